@@ -1,0 +1,176 @@
+package sqlite
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql/driver"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"regexp"
+	"sort"
+	"strconv"
+)
+
+// migrationName is "0001_name.sql", or with a letter and two underscores as
+// in "U1728810800__name.sql".
+var migrationName = regexp.MustCompile(`^[UV]?(\d{1,18})_{1,2}([^/]+)\.sql$`)
+
+const migrationTable = `CREATE TABLE IF NOT EXISTS _migration (
+	version  INTEGER PRIMARY KEY,
+	name     TEXT NOT NULL,
+	checksum TEXT NOT NULL, -- SHA-256 of the file, hexadecimal
+	applied  INTEGER NOT NULL -- Unix seconds
+) STRICT`
+
+type migration struct {
+	version  int64
+	name     string
+	checksum string
+	text     string
+}
+
+// Migrate applies the .sql files at the root of fsys that the database has
+// not seen, in the order of their numbers: "0001_create_note.sql", or the
+// "U1728810800__create_note.sql" of TrailBase. Each file is one transaction
+// with its record in the table _migration. As SQLite advises for changes of
+// the schema (https://www.sqlite.org/lang_altertable.html#otheralter), foreign
+// keys are off while a file runs and checked before it commits.
+//
+// Several processes may call it at the same time. A file that was changed
+// after it had been applied is an error, and so are migrations in the
+// database that fsys does not hold ([ErrNewerSchema]). Other file names
+// ending in .sql are refused. It should run before the database is used.
+func (db *DB) Migrate(ctx context.Context, fsys fs.FS) error {
+	files, err := readMigrations(fsys)
+	if err != nil {
+		return fmt.Errorf("sqlite: read migrations: %w", err)
+	}
+	c, err := db.openConn(false)
+	if err != nil {
+		return fmt.Errorf("sqlite: migrate: %w", db.classify(err))
+	}
+	err = c.migrate(ctx, files, db.opts.Now().Unix())
+	db.updates.Add(1)
+	return errors.Join(db.classify(err), c.close())
+}
+
+func readMigrations(fsys fs.FS) ([]migration, error) {
+	names, err := fs.Glob(fsys, "*.sql")
+	if err != nil {
+		return nil, err
+	}
+	var files []migration
+	var errs []error
+	byVersion := map[int64]string{}
+	for _, name := range names {
+		m := migrationName.FindStringSubmatch(path.Base(name))
+		if m == nil {
+			errs = append(errs, fmt.Errorf("%s: the name must be a number, an underscore and a title, as in 0001_title.sql", name))
+			continue
+		}
+		version, err := strconv.ParseInt(m[1], 10, 64)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", name, err))
+			continue
+		}
+		if other, dup := byVersion[version]; dup {
+			errs = append(errs, fmt.Errorf("%s and %s have the same number", other, name))
+			continue
+		}
+		byVersion[version] = name
+		text, err := fs.ReadFile(fsys, name)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		sum := sha256.Sum256(text)
+		files = append(files, migration{version, name, hex.EncodeToString(sum[:]), string(text)})
+	}
+	sort.Slice(files, func(i, j int) bool { return files[i].version < files[j].version })
+	return files, errors.Join(errs...)
+}
+
+func (c *conn) migrate(ctx context.Context, files []migration, now int64) error {
+	if err := c.exec("PRAGMA foreign_keys=OFF"); err != nil {
+		return err
+	}
+	if err := c.exec(migrationTable); err != nil {
+		return err
+	}
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		// The write lock is taken before looking, so that of several
+		// processes one applies a file and the others see it applied.
+		if err := c.exec("BEGIN IMMEDIATE"); err != nil {
+			return err
+		}
+		next, err := c.pending(files)
+		if err == nil && next != nil {
+			if err = c.apply(next, now); err != nil {
+				err = fmt.Errorf("migration %s: %w", next.name, err)
+			}
+		}
+		if err != nil {
+			if !c.raw.AutoCommit() {
+				err = errors.Join(err, c.exec("ROLLBACK"))
+			}
+			return err
+		}
+		if err := c.exec("COMMIT"); err != nil || next == nil {
+			return err
+		}
+	}
+}
+
+// pending returns the first file that has not been applied, or nil.
+func (c *conn) pending(files []migration) (*migration, error) {
+	applied := map[int64][2]string{}
+	var newest int64
+	err := c.query(context.Background(), "SELECT version, name, checksum FROM _migration ORDER BY version", nil,
+		func(row []driver.Value) error {
+			newest = row[0].(int64)
+			applied[newest] = [2]string{row[1].(string), row[2].(string)}
+			return nil
+		})
+	if err != nil {
+		return nil, err
+	}
+	var next *migration
+	for i := range files {
+		f := &files[i]
+		a, ok := applied[f.version]
+		delete(applied, f.version)
+		switch {
+		case ok && a[1] != f.checksum:
+			return nil, fmt.Errorf("migration %s was changed after it had been applied", f.name)
+		case !ok && next == nil:
+			next = f
+		}
+	}
+	for version, a := range applied {
+		return nil, fmt.Errorf("%w: it has migration %d (%s), which is not among the files", ErrNewerSchema, version, a[0])
+	}
+	return next, nil
+}
+
+func (c *conn) apply(m *migration, now int64) error {
+	if err := c.exec(m.text); err != nil {
+		return err
+	}
+	if c.raw.AutoCommit() {
+		return errors.New("the file ends the transaction: remove its BEGIN and COMMIT")
+	}
+	err := c.query(context.Background(), "PRAGMA foreign_key_check", nil, func(row []driver.Value) error {
+		return fmt.Errorf("a row of table %v refers to a row of %v that does not exist", row[0], row[2])
+	})
+	if err != nil {
+		return err
+	}
+	return c.query(context.Background(), "INSERT INTO _migration (version, name, checksum, applied) VALUES (?, ?, ?, ?)",
+		[]driver.Value{m.version, m.name, m.checksum, now}, nil)
+}
