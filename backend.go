@@ -1,0 +1,281 @@
+// Package bedplate mounts a complete record backend on a Go service: record
+// APIs over the service's own SQLite database, on the service's own mux.
+//
+//	b, err := bedplate.Open(ctx, bedplate.Config{
+//		Path:       "app.db",
+//		Migrations: migrations, // an fs.FS of numbered .sql files
+//		Records: []records.API{{
+//			Name:          "posts",
+//			Table:         "post",
+//			World:         records.Read,
+//			Authenticated: records.Create | records.Update | records.Delete,
+//			CreateRule:    `_REQ_.author = _USER_.id`,
+//			UpdateRule:    `_ROW_.author = _USER_.id`,
+//		}},
+//		Caller: callerFromContext,
+//	})
+//	if err != nil {
+//		return err
+//	}
+//	defer b.Close()
+//	mux := http.NewServeMux()
+//	b.Mount(mux)
+//	mux.HandleFunc("GET /{$}", home)
+//	return b.Serve(ctx, &http.Server{Addr: ":8080", Handler: mux})
+//
+// The package only composes: [sqlite] is the database handle, [records] the
+// record APIs, and each can be used without it. It parses no flags, handles no
+// signals, keeps no globals and writes nowhere but beside the given paths, so
+// any number of backends can live in one process.
+package bedplate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/bedplate/bedplate/records"
+	"github.com/bedplate/bedplate/sqlite"
+)
+
+// A Database is a further database file. Its tables are known as name.table.
+type Database struct {
+	Name       string // letters, digits and underscores
+	Path       string
+	Migrations fs.FS // optional
+}
+
+// Config configures [Open].
+type Config struct {
+	// Path is the database file, created when it does not exist. DB is an
+	// open handle to use instead; it stays the application's to close. One
+	// of the two is needed.
+	Path string
+	DB   *sqlite.DB
+
+	// SQLite holds further options for Path. Its Logger and Attach are
+	// filled in from Logger and Databases.
+	SQLite sqlite.Options
+
+	// Migrations are numbered .sql files, applied before anything else; see
+	// [sqlite.DB.Migrate].
+	Migrations fs.FS
+
+	// Databases are further database files beside Path.
+	Databases []Database
+
+	// Records are the record APIs.
+	Records []records.API
+
+	// Caller tells who makes a request, from its context. nil: everybody is
+	// anonymous.
+	Caller func(context.Context) records.Caller
+
+	// BodyLimit is the greatest request body in bytes; default 10 MiB.
+	BodyLimit int64
+
+	// CursorKey seals list cursors; see [records.Config].
+	CursorKey []byte
+
+	// DrainTimeout is how long Serve waits for running requests when its
+	// context ends; default 10 s.
+	DrainTimeout time.Duration
+
+	// Logger gets what no client is told; default slog.Default().
+	Logger *slog.Logger
+}
+
+// A Backend is the parts that [Open] has put together. It is safe for
+// concurrent use.
+type Backend struct {
+	DB      *sqlite.DB
+	Records *records.Service
+
+	handler http.Handler
+	drain   time.Duration
+	ownDB   bool
+}
+
+// Open opens the database, applies migrations and checks all record APIs
+// against the schema. It reports all mistakes of a part at once. When it
+// fails, nothing stays open.
+func Open(ctx context.Context, cfg Config) (_ *Backend, err error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	b := &Backend{DB: cfg.DB, drain: cfg.DrainTimeout, ownDB: cfg.DB == nil}
+	if b.drain == 0 {
+		b.drain = 10 * time.Second
+	}
+	if b.ownDB {
+		if b.DB, err = openDatabases(ctx, cfg); err != nil {
+			return nil, err
+		}
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, b.Close())
+		}
+	}()
+	if cfg.Migrations != nil {
+		if err := b.DB.Migrate(ctx, cfg.Migrations); err != nil {
+			return nil, err
+		}
+	}
+	b.Records, err = records.New(b.DB, records.Config{
+		APIs:      cfg.Records,
+		Caller:    cfg.Caller,
+		BodyLimit: cfg.BodyLimit,
+		CursorKey: cfg.CursorKey,
+		Logger:    cfg.Logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	b.Mount(mux)
+	mux.HandleFunc("/", notFound)
+	b.handler = mux
+	return b, nil
+}
+
+func (cfg Config) validate() error {
+	var errs []error
+	bad := func(text string) { errs = append(errs, errors.New("bedplate: "+text)) }
+	if (cfg.Path == "") == (cfg.DB == nil) {
+		bad("exactly one of Path and DB is needed")
+	}
+	if cfg.DB != nil && len(cfg.Databases) > 0 {
+		bad("Databases need Path; attach them to DB with sqlite.Options")
+	}
+	if len(cfg.SQLite.Attach) > 0 {
+		bad("list attached databases in Databases, not in SQLite.Attach")
+	}
+	if cfg.DrainTimeout < 0 {
+		bad("DrainTimeout is negative")
+	}
+	return errors.Join(errs...)
+}
+
+// openDatabases migrates the further files, each by itself, and opens the
+// main one with them attached.
+func openDatabases(ctx context.Context, cfg Config) (*sqlite.DB, error) {
+	opts := cfg.SQLite
+	if opts.Logger == nil {
+		opts.Logger = cfg.Logger
+	}
+	for _, d := range cfg.Databases {
+		if d.Migrations != nil {
+			if err := migrateFile(ctx, d, opts); err != nil {
+				return nil, fmt.Errorf("database %q: %w", d.Name, err)
+			}
+		}
+	}
+	for _, d := range cfg.Databases {
+		opts.Attach = append(opts.Attach, sqlite.Attachment{Name: d.Name, Path: d.Path})
+	}
+	return sqlite.Open(ctx, cfg.Path, opts)
+}
+
+func migrateFile(ctx context.Context, d Database, opts sqlite.Options) (err error) {
+	db, err := sqlite.Open(ctx, d.Path, opts)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	return db.Migrate(ctx, d.Migrations)
+}
+
+// recordsPrefix is where the record protocol lives.
+const recordsPrefix = "/api/records/v1"
+
+// Mount registers the routes on mux: the record APIs below /api/records/v1/
+// and GET /api/healthcheck. To place them under a prefix, mount [Backend.Handler]
+// behind [http.StripPrefix] instead.
+func (b *Backend) Mount(mux *http.ServeMux) {
+	mux.HandleFunc(recordsPrefix, notFound) // not a redirect, which would miss an outer prefix
+	mux.Handle(recordsPrefix+"/", http.StripPrefix(recordsPrefix, b.Records))
+	mux.HandleFunc("/api/healthcheck", b.healthcheck)
+}
+
+// Handler returns all routes as one handler.
+func (b *Backend) Handler() http.Handler { return b.handler }
+
+// notFound answers as the protocol has it, without a body.
+func notFound(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) }
+
+// healthcheck answers "Ok" while the database accepts writes.
+func (b *Backend) healthcheck(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		w.WriteHeader(http.StatusMethodNotAllowed)
+		return
+	}
+	if b.DB.Err() != nil {
+		w.Header().Set("Retry-After", "1")
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = w.Write([]byte("Ok")) // the client is gone if this fails
+}
+
+// Serve listens on srv.Addr and serves until ctx ends, then lets running
+// requests finish for up to Config.DrainTimeout. It returns nil after such an
+// end. With srv.TLSConfig it serves TLS. It does not close the backend.
+func (b *Backend) Serve(ctx context.Context, srv *http.Server) error {
+	addr := srv.Addr
+	if addr == "" {
+		addr = ":http"
+		if srv.TLSConfig != nil {
+			addr = ":https"
+		}
+	}
+	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
+	if err != nil {
+		return fmt.Errorf("bedplate: listen: %w", err)
+	}
+	return b.ServeListener(ctx, srv, ln)
+}
+
+// ServeListener is like Serve on a listener of the application's.
+func (b *Backend) ServeListener(ctx context.Context, srv *http.Server, ln net.Listener) error {
+	served := make(chan error, 1)
+	go func() {
+		if srv.TLSConfig != nil {
+			served <- srv.ServeTLS(ln, "", "")
+		} else {
+			served <- srv.Serve(ln)
+		}
+	}()
+	select {
+	case err := <-served:
+		return fmt.Errorf("bedplate: serve: %w", err)
+	case <-ctx.Done():
+	}
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), b.drain)
+	defer cancel()
+	err := srv.Shutdown(drain)
+	if err != nil { // some requests would not end
+		err = errors.Join(fmt.Errorf("bedplate: shut down: %w", err), srv.Close())
+	}
+	<-served
+	return err
+}
+
+// Close closes the database, unless it is the application's own. It waits for
+// running operations.
+func (b *Backend) Close() error {
+	if !b.ownDB {
+		return nil
+	}
+	return b.DB.Close()
+}

@@ -1,0 +1,138 @@
+package records
+
+import (
+	"context"
+	"log/slog"
+	"time"
+)
+
+// Permission is a set of operations.
+type Permission uint8
+
+const (
+	Create Permission = 1 << iota // POST
+	Read                          // GET of one record and of lists
+	Update                        // PATCH
+	Delete                        // DELETE
+	Schema                        // the JSON Schema of the records
+)
+
+// Conflict says what a create does when its primary key is taken.
+type Conflict int
+
+const (
+	// Abort, the default, refuses the request.
+	Abort Conflict = iota
+	// Ignore leaves the existing row and creates nothing; no id is returned.
+	Ignore
+	// Replace overwrites the existing row, if the caller may also update it:
+	// it needs the Update permission, and UpdateRule applies to the row.
+	Replace
+)
+
+// An API exposes one table or view. Only Name and Table are needed; without
+// permissions nobody can use it.
+type API struct {
+	// Name is the first part of the path: letters, digits, underscores.
+	Name string
+
+	// Table is a table or a view, in an attached database "name.table".
+	// It has a primary key of one column: INTEGER, TEXT, or a BLOB that is
+	// checked to be a UUID (is_uuid, is_uuid_v4, is_uuid_v7) or refers to
+	// one. A view can be read only; its key is the column named by Key.
+	Table string
+
+	// World and Authenticated are what everybody and what signed-in callers
+	// may do. World implies Authenticated. Zero: nothing.
+	World, Authenticated Permission
+
+	// Rules narrow an operation further; see the package documentation.
+	// Empty: no further condition.
+	CreateRule string // over _USER_, _REQ_, _REQ_FIELDS_
+	ReadRule   string // over _USER_, _ROW_
+	UpdateRule string // over _USER_, _ROW_, _REQ_, _REQ_FIELDS_
+	DeleteRule string // over _USER_, _ROW_
+	SchemaRule string // over _USER_
+
+	// Check is a rule over _USER_ and _ROW_ that a row must satisfy after a
+	// create or an update, so that nobody moves it out of their own reach.
+	Check string
+
+	// Expand lists foreign key columns whose rows may be included on
+	// request. Where APIs expose the other table, a row is included only if
+	// the caller may read it through one of them.
+	Expand []string
+
+	// Exclude lists columns that do not exist as far as this API goes.
+	Exclude []string
+
+	// Conflict is Abort by default.
+	Conflict Conflict
+
+	// AutofillUser fills foreign keys to the user table that a create leaves
+	// out with the caller's id.
+	AutofillUser bool
+
+	// ListLimit is the greatest page size; default 1024.
+	ListLimit int
+
+	// Key is the key column of a view; default "id". Its values must be
+	// unique. Not for tables.
+	Key string
+
+	// Subscriptions opens the API to realtime subscriptions.
+	Subscriptions bool
+}
+
+// A Caller is whoever makes a request.
+type Caller struct {
+	// ID identifies the caller in rules: an int64, a string or, for a UUID,
+	// its 16 bytes. nil is an anonymous caller.
+	ID any
+}
+
+// Config configures [New].
+type Config struct {
+	APIs []API
+
+	// Caller returns who makes the request with this context, as the
+	// application's sign-in has left it there. nil: everybody is anonymous.
+	Caller func(ctx context.Context) Caller
+
+	// UserTable is the table that Caller.ID refers to, for
+	// API.AutofillUser; default "_user".
+	UserTable string
+
+	// BodyLimit is the greatest request body in bytes; default 10 MiB.
+	BodyLimit int64
+
+	// QueryTimeout interrupts a list that takes longer; default 2 s.
+	QueryTimeout time.Duration
+
+	// CursorKey is the 32-byte key that seals list cursors. nil: a random
+	// one, kept in the database in the table _records_key.
+	CursorKey []byte
+
+	// Logger gets the errors that a client is not told; default
+	// slog.Default().
+	Logger *slog.Logger
+}
+
+func (c Config) withDefaults() Config {
+	if c.Caller == nil {
+		c.Caller = func(context.Context) Caller { return Caller{} }
+	}
+	if c.UserTable == "" {
+		c.UserTable = "_user"
+	}
+	if c.BodyLimit == 0 {
+		c.BodyLimit = 10 << 20
+	}
+	if c.QueryTimeout == 0 {
+		c.QueryTimeout = 2 * time.Second
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return c
+}

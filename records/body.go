@@ -1,0 +1,214 @@
+package records
+
+import (
+	"bytes"
+	"database/sql/driver"
+	"errors"
+	"io"
+	"mime"
+	"mime/multipart"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/bedplate/bedplate/internal/jsonx"
+)
+
+// maxParts bounds the fields of a form.
+const maxParts = 1000
+
+// decodeBody reads the records in a request's body: one object, or with many
+// also an array of them.
+func (s *Service) decodeBody(w http.ResponseWriter, r *http.Request, p *plan, user driver.Value, many bool) ([]*request, error) {
+	media := r.Header.Get("Content-Type")
+	kind := ""
+	for _, k := range [...]string{"application/json", "application/x-www-form-urlencoded", "multipart/form-data"} {
+		if strings.HasPrefix(media, k) {
+			kind = k
+		}
+	}
+	if kind == "" {
+		return nil, errTypes
+	}
+	buf := s.buffers.get()
+	data := buf.b
+	defer func() { buf.put(data) }()
+	var err error
+	if data, err = s.readBody(w, r, buf.b); err != nil {
+		return nil, err
+	}
+	switch kind {
+	case "application/json":
+		return p.decodeJSON(data, user, many)
+	case "application/x-www-form-urlencoded":
+		return p.decodeForm(data, user)
+	}
+	return p.decodeMultipart(media, data, user)
+}
+
+// readBody appends the body to dst.
+func (s *Service) readBody(w http.ResponseWriter, r *http.Request, dst []byte) ([]byte, error) {
+	if r.ContentLength > s.cfg.BodyLimit {
+		return dst, errTooLarge
+	}
+	if n := r.ContentLength; n > int64(cap(dst)) {
+		dst = make([]byte, 0, n+1) // one more, to see the end without growing
+	}
+	body := http.MaxBytesReader(w, r.Body, s.cfg.BodyLimit)
+	for {
+		if len(dst) == cap(dst) {
+			dst = append(dst, 0)[:len(dst)]
+		}
+		n, err := body.Read(dst[len(dst):cap(dst)])
+		dst = dst[:len(dst)+n]
+		if err == io.EOF {
+			return dst, nil
+		}
+		if err != nil {
+			return dst, errBody.because(err)
+		}
+	}
+}
+
+func (p *plan) newRequest(user driver.Value) *request {
+	return &request{user: user, values: make([]driver.Value, len(p.table.columns))}
+}
+
+func (p *plan) decodeJSON(data []byte, user driver.Value, many bool) ([]*request, error) {
+	kind, err := jsonx.TopLevel(data)
+	switch {
+	case err != nil:
+		return nil, errBody.because(err)
+	case kind == jsonx.Object:
+		r, err := p.decodeObject(data, user)
+		return []*request{r}, err
+	case kind != jsonx.Array || !many:
+		if !jsonx.Valid(data) {
+			return nil, errBody
+		}
+		if !many {
+			return nil, errNotSingle
+		}
+		return nil, errNoRecord
+	}
+	var records []*request
+	err = jsonx.ParseArray(data, func(v jsonx.Value) error {
+		if v.Kind != jsonx.Object {
+			return errNoRecord
+		}
+		if len(records) == maxBulk {
+			return errBulk
+		}
+		r, err := p.decodeObject(v.Raw, user)
+		records = append(records, r)
+		return err
+	})
+	var known *Error
+	switch {
+	case errors.As(err, &known):
+		return nil, err
+	case err != nil:
+		return nil, errBody.because(err)
+	case len(records) == 0:
+		return nil, errNoValues
+	}
+	return records, nil
+}
+
+// decodeObject reads the members that are columns and ignores all others.
+func (p *plan) decodeObject(data []byte, user driver.Value) (*request, error) {
+	r := p.newRequest(user)
+	invalid := false
+	err := jsonx.ParseObject(data, func(name []byte, v jsonx.Value) error {
+		c := p.input[string(name)]
+		if c == nil || c.generated {
+			return nil
+		}
+		value, err := c.decode(v)
+		invalid = invalid || err != nil // but go on: bad syntax counts first
+		r.values[c.index] = value
+		r.given.add(c.index)
+		return nil
+	})
+	switch {
+	case err != nil:
+		return nil, errBody.because(err)
+	case invalid:
+		return nil, errParams
+	}
+	return r, nil
+}
+
+// setForm sets a column from a form field.
+func (p *plan) setForm(r *request, name, value string) error {
+	c := p.input[name]
+	if c == nil || c.generated {
+		return nil
+	}
+	if r.given.has(c.index) {
+		return errBody
+	}
+	v, err := c.decodeForm(value)
+	if err != nil {
+		return errParams
+	}
+	r.values[c.index] = v
+	r.given.add(c.index)
+	return nil
+}
+
+func (p *plan) decodeForm(data []byte, user driver.Value) ([]*request, error) {
+	if bytes.Count(data, []byte("&")) >= maxParts {
+		return nil, errBody
+	}
+	fields, err := url.ParseQuery(string(data))
+	if err != nil {
+		return nil, errBody
+	}
+	r := p.newRequest(user)
+	for name, values := range fields {
+		for _, v := range values {
+			if err := p.setForm(r, name, v); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return []*request{r}, nil
+}
+
+func (p *plan) decodeMultipart(media string, data []byte, user driver.Value) ([]*request, error) {
+	_, params, err := mime.ParseMediaType(media)
+	if err != nil || params["boundary"] == "" {
+		return nil, errBody
+	}
+	parts := multipart.NewReader(bytes.NewReader(data), params["boundary"])
+	r := p.newRequest(user)
+	for n := 0; ; n++ {
+		part, err := parts.NextRawPart()
+		if err == io.EOF {
+			return []*request{r}, nil
+		}
+		if err != nil || n == maxParts {
+			return nil, errBody
+		}
+		value, err := io.ReadAll(part)
+		if err != nil {
+			return nil, errBody
+		}
+		if part.FileName() != "" {
+			if len(value) == 0 {
+				continue
+			}
+			if c := p.input[part.FormName()]; c != nil {
+				return nil, errParams // no column takes a file
+			}
+			continue
+		}
+		if part.FormName() == "" {
+			return nil, errBody
+		}
+		if err := p.setForm(r, part.FormName(), string(value)); err != nil {
+			return nil, err
+		}
+	}
+}

@@ -1,0 +1,46 @@
+// Package records serves tables and views of an SQLite database as REST
+// record APIs, guarded by access control lists and SQL access rules.
+//
+// An [API] names a table and says who may do what. Nobody may do anything by
+// default. Permissions come in two sets, for everybody (World) and for
+// signed-in callers (Authenticated); a rule, an SQL expression over the
+// caller, the row and the request, narrows an operation further:
+//
+//	svc, err := records.New(db, records.Config{
+//		APIs: []records.API{{
+//			Name:          "posts",
+//			Table:         "post",
+//			World:         records.Read,
+//			Authenticated: records.Create | records.Update | records.Delete,
+//			CreateRule:    `_REQ_.author = _USER_.id`,
+//			UpdateRule:    `_ROW_.author = _USER_.id`,
+//			DeleteRule:    `_ROW_.author = _USER_.id`,
+//		}},
+//		Caller: callerFromContext,
+//	})
+//	mux.Handle("/records/", http.StripPrefix("/records", svc))
+//
+// # Rules
+//
+// In a rule _USER_.id is the caller's id (NULL when anonymous), _ROW_ is the
+// row before the operation, _REQ_ holds the values of the request and
+// 'column' IN _REQ_FIELDS_ asks whether a column was given. A rule grants when
+// its value is a number from 1 up; NULL, 0, text and errors deny. Rules are
+// folded into the statement that does the work, so there is no moment between
+// checking and acting. A mistake in a rule is found by [New].
+//
+// # Requests
+//
+// The HTTP contract is that of TrailBase, so its clients work unmodified:
+//
+//	GET    /{api}        list: limit, cursor, offset, order, filter, count, expand, geojson
+//	POST   /{api}        create one record, or an array of records
+//	GET    /{api}/{id}   read
+//	PATCH  /{api}/{id}   update the given columns
+//	DELETE /{api}/{id}   delete
+//
+// Columns that begin with an underscore are hidden and columns in API.Exclude
+// do not exist: neither appears in output, filters, orders, cursors or errors.
+// A row that the caller may not read is the same to it as a row that is not
+// there.
+package records

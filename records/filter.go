@@ -1,0 +1,132 @@
+package records
+
+import (
+	"database/sql/driver"
+	"math"
+	"regexp"
+	"strconv"
+
+	"github.com/bedplate/bedplate/internal/geo"
+	"github.com/bedplate/bedplate/internal/listquery"
+)
+
+// visible returns the column that a caller may name, or nil. Hidden and
+// excluded columns are the same to it as columns that do not exist.
+func (p *plan) visible(name string) *column {
+	if c := p.input[name]; c != nil && !c.hidden() {
+		return c
+	}
+	return nil
+}
+
+// filter adds the condition of f.
+func (p *plan) filter(b *builder, f *listquery.Filter) error {
+	if f.Bool != 0 {
+		op := " AND "
+		if f.Bool == listquery.Or {
+			op = " OR "
+		}
+		b.add("(")
+		for i, child := range f.Children {
+			if i > 0 {
+				b.add(op)
+			}
+			if err := p.filter(b, child); err != nil {
+				return err
+			}
+		}
+		b.add(")")
+		return nil
+	}
+	c := p.visible(f.Column)
+	if c == nil {
+		return errFilter
+	}
+	switch f.Op {
+	case listquery.Is:
+		b.add(rowColumn(c), " IS ")
+		if f.Value == "!NULL" {
+			b.add("NOT ")
+		}
+		b.add("NULL")
+		return nil
+	case listquery.Within, listquery.Intersects, listquery.Contains:
+		return spatial(b, c, f)
+	case listquery.Like:
+		b.add(rowColumn(c), " LIKE ", b.param(f.Value))
+		return nil
+	case listquery.Re:
+		if _, err := regexp.Compile(f.Value); err != nil {
+			return errRejected
+		}
+		// The contract has NULL match; see section 1.10 of the protocol.
+		b.add("(", rowColumn(c), " IS NULL OR ", rowColumn(c), " REGEXP ", b.param(f.Value), ")")
+		return nil
+	}
+	v, err := c.filterValue(f.Value)
+	if err != nil {
+		return err
+	}
+	b.add(rowColumn(c), comparison[f.Op], b.param(v))
+	return nil
+}
+
+var comparison = map[listquery.Op]string{
+	listquery.Eq: "=", listquery.Ne: "<>", listquery.Gte: ">=", listquery.Gt: ">", listquery.Lte: "<=", listquery.Lt: "<",
+}
+
+func spatial(b *builder, c *column, f *listquery.Filter) error {
+	if c.format != geoFormat {
+		return errFilter
+	}
+	shape, err := geo.FromWKT(f.Value)
+	if err != nil {
+		return errFilter
+	}
+	fn := map[listquery.Op]string{listquery.Within: "ST_Within", listquery.Intersects: "ST_Intersects", listquery.Contains: "ST_Contains"}[f.Op]
+	b.add(fn, "(", rowColumn(c), ",", b.param(shape), ")")
+	return nil
+}
+
+// filterValue reads the text of a filter by the type of its column.
+func (c *column) filterValue(s string) (driver.Value, error) {
+	switch c.typ {
+	case textType:
+		return s, nil
+	case integerType:
+		if n, err := strconv.ParseInt(s, 10, 64); err == nil {
+			return n, nil
+		}
+	case realType:
+		if v, ok := number(s); ok {
+			return v, nil
+		}
+	case blobType:
+		if v, ok := decodeBlob(s); ok {
+			return v, nil
+		}
+	default:
+		if v, ok := number(s); ok {
+			return v, nil
+		}
+		if v, ok := decodeBlob(s); ok && s != "" {
+			return v, nil
+		}
+		return s, nil
+	}
+	return nil, errFilter
+}
+
+func number(s string) (driver.Value, bool) {
+	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
+		return n, true
+	}
+	// Only the spellings of numbers, not "inf", "nan" or "0x1p-2".
+	for i := range len(s) {
+		if c := s[i]; (c < '0' || c > '9') && c != '.' && c != '-' && c != '+' && c != 'e' && c != 'E' {
+			return nil, false
+		}
+	}
+	f, err := strconv.ParseFloat(s, 64)
+	return f, err == nil && !math.IsInf(f, 0)
+}

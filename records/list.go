@@ -1,0 +1,429 @@
+package records
+
+import (
+	"context"
+	"database/sql/driver"
+	"strconv"
+
+	"github.com/bedplate/bedplate/internal/jsonx"
+	"github.com/bedplate/bedplate/internal/listquery"
+	"github.com/bedplate/bedplate/sqlite"
+)
+
+// sortKey is a column that a list is ordered by.
+type sortKey struct {
+	*column
+	desc bool
+}
+
+// lister answers one list request.
+type lister struct {
+	s     *Service
+	p     *plan
+	q     *listquery.Query
+	user  driver.Value
+	limit int
+	keys  []sortKey   // the order, down to the primary key
+	extra []int       // where in a row the values of keys are
+	shown []*output   // expanded columns
+	geo   *column     // geometry column of GeoJSON output, or nil
+	body  []byte      // the records
+	last  []driver.Value
+	rows  int
+	exp   *expander
+}
+
+// list appends the response of a list request to dst.
+func (s *Service) list(ctx context.Context, p *plan, user driver.Value, rawQuery string, dst []byte) ([]byte, error) {
+	if !p.allows(Read, user) {
+		return nil, ErrDenied
+	}
+	q, err := listquery.Parse(rawQuery)
+	if err != nil {
+		return nil, errQuery.because(err)
+	}
+	l := &lister{s: s, p: p, q: &q, user: user, limit: q.Limit}
+	switch {
+	case q.Limit < 0:
+		l.limit = min(50, p.limit)
+	case q.Limit > p.limit:
+		return nil, errLimit
+	}
+	if err := l.order(); err != nil {
+		return nil, err
+	}
+	if q.GeoJSON != "" {
+		if l.geo = p.visible(q.GeoJSON); l.geo == nil || l.geo.format != geoFormat {
+			return nil, errGeometry
+		}
+	}
+	if l.exp, err = s.expander(p, q.Expand, user); err != nil {
+		return nil, err
+	}
+	pages, err := l.pages()
+	if err != nil {
+		return nil, err
+	}
+	return l.run(ctx, pages, dst)
+}
+
+// order sets keys: what was asked for, then the primary key, so that every
+// row has its place. The default is the primary key, descending.
+func (l *lister) order() error {
+	key := l.p.table.key
+	for _, o := range l.q.Order {
+		c := l.p.visible(o.Column)
+		if c == nil || c.format == geoFormat {
+			return errQuery
+		}
+		l.keys = append(l.keys, sortKey{c, o.Desc})
+		if c == key {
+			return nil
+		}
+	}
+	desc := true
+	if n := len(l.keys); n > 0 {
+		desc = l.keys[n-1].desc
+	}
+	l.keys = append(l.keys, sortKey{key, desc})
+	return nil
+}
+
+// page is a statement that yields consecutive rows of the list.
+type page struct {
+	b     builder
+	limit int // index in args of the limit, which shrinks from page to page
+}
+
+// pages returns the statements that yield the list, to be run one after the
+// other until there are enough rows. There is one, but for a cursor in front
+// of the NULLs at the end of a descending order.
+func (l *lister) pages() ([]*page, error) {
+	if !l.q.HasCursor {
+		pg, err := l.page(nil)
+		return []*page{pg}, err
+	}
+	if l.p.table.view {
+		return nil, errNoCursor
+	}
+	position, err := l.s.cursors.open(l.q.Cursor, len(l.keys), l.context())
+	if err != nil {
+		return nil, err
+	}
+	var pages []*page
+	for _, after := range l.after(position) {
+		pg, err := l.page(after)
+		if err != nil {
+			return nil, err
+		}
+		pages = append(pages, pg)
+	}
+	return pages, nil
+}
+
+// context is what a cursor is bound to: the API, the order, the caller.
+func (l *lister) context() []byte {
+	c := append([]byte(l.p.api.Name), 0)
+	for _, k := range l.keys {
+		c = strconv.AppendBool(append(append(c, k.name...), 0), k.desc)
+	}
+	return appendValue(append(c, 0), l.user)
+}
+
+// after returns conditions for the rows behind position, one for each page.
+func (l *lister) after(position []driver.Value) []func(*builder) {
+	behind := func(b *builder) { l.behind(b, 0, position) }
+	first, v := l.keys[0], position[0]
+	if !first.desc || v == nil || first.notNull || first.column == l.p.table.key {
+		return []func(*builder){func(b *builder) {
+			// The first column alone bounds the range, which lets an index
+			// find the place.
+			if v != nil {
+				op := ">="
+				if first.desc {
+					op = "<="
+				}
+				b.add(rowColumn(first.column), op, b.param(v), " AND ")
+			}
+			behind(b)
+		}}
+	}
+	return []func(*builder){
+		func(b *builder) { b.add(rowColumn(first.column), "<=", b.param(v), " AND "); behind(b) },
+		func(b *builder) { b.add(rowColumn(first.column), " IS NULL") },
+	}
+}
+
+// behind adds the condition that a row sorts behind position, from key i on.
+// NULL sorts before everything else (https://www.sqlite.org/lang_select.html#orderby).
+func (l *lister) behind(b *builder, i int, position []driver.Value) {
+	k, v := l.keys[i], position[i]
+	col := rowColumn(k.column)
+	b.add("(")
+	switch {
+	case v == nil && k.desc:
+		b.add("0")
+	case v == nil:
+		b.add(col, " IS NOT NULL")
+	case k.desc && !k.notNull && k.column != l.p.table.key:
+		b.add(col, "<", b.param(v), " OR ", col, " IS NULL")
+	case k.desc:
+		b.add(col, "<", b.param(v))
+	default:
+		b.add(col, ">", b.param(v))
+	}
+	if i+1 < len(l.keys) {
+		b.add(" OR ", col, " IS ", b.param(v), " AND ")
+		l.behind(b, i+1, position)
+	}
+	b.add(")")
+}
+
+// where adds the read rule and the filter.
+func (l *lister) where(b *builder) error {
+	b.add(" FROM ", l.p.table.sql(), ` AS "_ROW_" WHERE `)
+	if l.p.read != nil {
+		b.add(l.p.read.SQL(func() string { return b.param(l.user) }, nil), " AND ")
+	}
+	if l.q.Filter != nil {
+		if err := l.p.filter(b, l.q.Filter); err != nil {
+			return err
+		}
+		b.add(" AND ")
+	}
+	b.add("1")
+	return nil
+}
+
+// page builds the statement for the rows that satisfy after, if not nil.
+func (l *lister) page(after func(*builder)) (*page, error) {
+	pg := &page{}
+	b := &pg.b
+	b.Grow(512)
+	b.add("SELECT ")
+	l.p.columns(b)
+	l.extra = l.extra[:0]
+	for n, k := range l.keys {
+		at := -1
+		for i := range l.p.output {
+			if l.p.output[i].column == k.column {
+				at = i
+			}
+		}
+		if at < 0 {
+			at = len(l.p.output) + n
+			b.add(",", selected(k.column))
+		}
+		l.extra = append(l.extra, at)
+	}
+	if err := l.where(b); err != nil {
+		return nil, err
+	}
+	if after != nil {
+		b.add(" AND ")
+		after(b)
+	}
+	for i, k := range l.keys {
+		sep := ","
+		if i == 0 {
+			sep = " ORDER BY "
+		}
+		b.add(sep, rowColumn(k.column))
+		if k.desc {
+			b.add(" DESC")
+		}
+	}
+	b.add(" LIMIT ", b.param(int64(l.limit)))
+	pg.limit = len(b.args) - 1
+	if l.q.Offset > 0 {
+		b.add(" OFFSET ", b.param(l.q.Offset))
+	}
+	return pg, nil
+}
+
+// bounded reports whether the list takes little time whatever is in the
+// table, because it follows the primary key and every row counts.
+func (l *lister) bounded() bool {
+	return l.p.read == nil && l.q.Filter == nil && !l.q.Count && l.q.Offset <= 1024 && l.keys[0].column == l.p.table.key && !l.p.table.view
+}
+
+func (l *lister) run(ctx context.Context, pages []*page, dst []byte) ([]byte, error) {
+	if l.bounded() {
+		ctx = context.Background()
+	} else {
+		release, err := l.s.slow.acquire(ctx)
+		if err != nil {
+			return nil, refusal(err, false)
+		}
+		defer release()
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, l.s.cfg.QueryTimeout)
+		defer cancel()
+	}
+	total := int64(-1)
+	buf := l.s.buffers.get()
+	defer func() { buf.put(l.body) }()
+	l.body = buf.b[:0]
+	all := func(query queryFunc) error {
+		if l.exp != nil {
+			l.exp.query = query
+		}
+		if l.q.Count {
+			var err error
+			if total, err = l.count(query); err != nil {
+				return err
+			}
+		}
+		return l.fetch(query, pages)
+	}
+	var err error
+	if l.q.Count || l.exp != nil || len(pages) > 1 {
+		err = l.s.db.Read(ctx, func(r *sqlite.Reader) error { return all(r.Query) })
+	} else {
+		err = all(func(query string, args []driver.Value, row func([]driver.Value) error) error {
+			return l.s.db.Query(ctx, query, args, row)
+		})
+	}
+	if err != nil {
+		return nil, refusal(err, l.p.read != nil)
+	}
+	return l.envelope(dst, total)
+}
+
+// queryFunc runs one read statement.
+type queryFunc func(query string, args []driver.Value, row func([]driver.Value) error) error
+
+func (l *lister) count(query queryFunc) (n int64, err error) {
+	var b builder
+	b.add("SELECT count(*)")
+	if err := l.where(&b); err != nil {
+		return 0, err
+	}
+	err = query(b.String(), b.args, func(row []driver.Value) error {
+		n = row[0].(int64)
+		return nil
+	})
+	return n, err
+}
+
+func (l *lister) fetch(query queryFunc, pages []*page) error {
+	if l.limit == 0 {
+		return nil
+	}
+	for _, pg := range pages {
+		pg.b.args[pg.limit] = int64(l.limit - l.rows)
+		if l.rows == l.limit {
+			return nil
+		}
+		if err := query(pg.b.String(), pg.b.args, l.row); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// row appends one record.
+func (l *lister) row(row []driver.Value) error {
+	if l.rows++; l.rows > 1 {
+		l.body = append(l.body, ',')
+	}
+	l.last = l.last[:0]
+	for _, i := range l.extra {
+		l.last = append(l.last, row[i])
+	}
+	var err error
+	if l.geo == nil {
+		l.body, err = l.p.appendRecord(l.body, row, l.exp, nil)
+		return err
+	}
+	var geometry, id driver.Value
+	for i, o := range l.p.output {
+		switch o.column {
+		case l.geo:
+			geometry = row[i]
+		case l.p.table.key:
+			id = row[i]
+		}
+	}
+	l.body = append(l.body, `{"geometry":`...)
+	l.body = l.geo.append(l.body, geometry)
+	l.body = append(l.body, `,"id":`...)
+	l.body = l.p.table.key.append(l.body, id)
+	l.body = append(l.body, `,"properties":`...)
+	l.body, err = l.p.appendRecord(l.body, row, l.exp, l.geo)
+	l.body = append(l.body, `,"type":"Feature"}`...)
+	return err
+}
+
+// envelope appends the response around the records.
+func (l *lister) envelope(dst []byte, total int64) ([]byte, error) {
+	var cursor []byte
+	if l.rows > 0 && !l.q.SkipCursor && !l.p.table.view {
+		var err error
+		if cursor, err = l.s.cursors.append(nil, l.last, l.context()); err != nil {
+			return nil, err
+		}
+	}
+	list := []byte(`"records":[`)
+	if l.geo != nil {
+		list = []byte(`"features":[`)
+	}
+	dst = append(dst, '{')
+	field := func(name string) {
+		if dst[len(dst)-1] != '{' {
+			dst = append(dst, ',')
+		}
+		dst = append(append(append(dst, '"'), name...), '"', ':')
+	}
+	tail := func() {
+		if cursor != nil {
+			field("cursor")
+			dst = append(append(append(dst, '"'), cursor...), '"')
+		}
+		if total >= 0 {
+			field("total_count")
+			dst = jsonx.AppendInt(dst, total)
+		}
+	}
+	if l.geo != nil {
+		dst = append(append(append(dst, list...), l.body...), `],"type":"FeatureCollection"`...)
+		tail()
+		return append(dst, '}'), nil
+	}
+	tail()
+	if dst[len(dst)-1] != '{' {
+		dst = append(dst, ',')
+	}
+	dst = append(append(dst, list...), l.body...)
+	return append(dst, "]}"...), nil
+}
+
+// appendRecord appends a row as an object, without the column skip.
+func (p *plan) appendRecord(dst []byte, row []driver.Value, exp *expander, skip *column) ([]byte, error) {
+	sep := byte('{')
+	for i := range p.output {
+		o := &p.output[i]
+		if o.column == skip {
+			continue
+		}
+		dst = append(append(dst, sep), o.prefix...)
+		sep = ','
+		if o.expand == nil || row[i] == nil {
+			dst = o.append(dst, row[i])
+			continue
+		}
+		dst = append(dst, '{')
+		if exp != nil {
+			var err error
+			if dst, err = exp.append(dst, o.expand, row[i]); err != nil {
+				return dst, err
+			}
+		}
+		dst = append(dst, `"id":`...)
+		dst = append(o.append(dst, row[i]), '}')
+	}
+	if sep == '{' {
+		dst = append(dst, '{')
+	}
+	return append(dst, '}'), nil
+}

@@ -1,0 +1,167 @@
+package records
+
+import (
+	"context"
+	"database/sql/driver"
+
+	"github.com/bedplate/bedplate/internal/rule"
+	"github.com/bedplate/bedplate/sqlite"
+)
+
+// maxBulk bounds the records of one create.
+const maxBulk = 1024
+
+// read appends one record to dst.
+func (s *Service) read(p *plan, r *request, expand []string, dst []byte) ([]byte, error) {
+	if !p.allows(Read, r.user) {
+		return nil, ErrDenied
+	}
+	x, err := s.expander(p, expand, r.user)
+	if err != nil {
+		return nil, err
+	}
+	found := false
+	row := func(row []driver.Value) (err error) {
+		found = true
+		dst, err = p.appendRecord(dst, row, x, nil)
+		return err
+	}
+	// A statement by key takes no time worth interrupting.
+	ctx := context.Background()
+	if x == nil {
+		err = s.db.Query(ctx, p.readOne.sql, p.readOne.bind(r), row)
+	} else {
+		err = s.db.Read(ctx, func(rd *sqlite.Reader) error {
+			x.query = rd.Query
+			return rd.Query(p.readOne.sql, p.readOne.bind(r), row)
+		})
+	}
+	if err != nil {
+		return nil, refusal(err, p.read != nil)
+	}
+	if !found {
+		return nil, missing(p.read)
+	}
+	return dst, nil
+}
+
+// missing is the answer when a statement by key found no row that it may act
+// on. With a rule, nobody learns whether the row exists.
+func missing(r *rule.Rule) error {
+	if r != nil {
+		return ErrDenied
+	}
+	return ErrNotFound
+}
+
+// create inserts records in one transaction and returns their keys. A record
+// whose key was taken yields no key with Conflict Ignore.
+func (s *Service) create(ctx context.Context, p *plan, records []*request) ([]driver.Value, error) {
+	keys := make([]driver.Value, len(records))
+	stmts := make([]sqlite.Stmt, 0, len(records))
+	guarded := p.create != nil || p.check != nil || p.update != nil && p.api.Conflict == Replace
+	for i, r := range records {
+		stmts = p.createStatements(stmts, r, &keys[i], len(records) == 1)
+	}
+	if err := s.db.Write(ctx, stmts...); err != nil {
+		return nil, refusal(err, guarded)
+	}
+	created := keys[:0]
+	for _, k := range keys {
+		switch {
+		case k != nil:
+			created = append(created, k)
+		case p.api.Conflict != Ignore:
+			return nil, ErrDenied
+		}
+	}
+	return created, nil
+}
+
+// createStatements appends what creates r. The key is set when it was
+// created. only tells that r is the only record, so that nothing has to be
+// undone when it is refused.
+func (p *plan) createStatements(stmts []sqlite.Stmt, r *request, key *driver.Value, only bool) []sqlite.Stmt {
+	sh := shape{given: r.given, named: r.given, mayUpdate: p.api.Conflict == Replace && p.allows(Update, r.user)}
+	for _, c := range p.owners {
+		if r.user != nil && !r.given.has(c.index) {
+			r.values[c.index] = r.user
+			sh.given.add(c.index)
+		}
+	}
+	ignore := p.api.Conflict == Ignore
+	if p.create != nil && (sh.given.empty() || ignore) {
+		grant := p.grantStatement(sh)
+		stmts = append(stmts, sqlite.Stmt{SQL: grant.sql, Args: grant.bind(r), Done: granted})
+	}
+	insert := p.cached(sh, p.createStatement)
+	stmt := sqlite.Stmt{SQL: insert.sql, Args: insert.bind(r), Row: func(row []driver.Value) { *key = row[0] }}
+	if only && p.check == nil {
+		return append(stmts, stmt)
+	}
+	stmt.Done = func(rows int) error {
+		if rows == 0 {
+			*key = nil
+			if !ignore {
+				return ErrDenied
+			}
+		}
+		return nil
+	}
+	if p.check == nil {
+		return append(stmts, stmt)
+	}
+	args := p.checkOne.bind(r)
+	at := p.checkOne.keyIndex()
+	stmt.Row = func(row []driver.Value) { *key, args[at] = row[0], row[0] }
+	return append(stmts, stmt, sqlite.Stmt{SQL: p.checkOne.sql, Args: args, Done: func(rows int) error {
+		if rows == 0 && *key != nil {
+			return ErrDenied
+		}
+		return nil
+	}})
+}
+
+func granted(rows int) error {
+	if rows == 0 {
+		return ErrDenied
+	}
+	return nil
+}
+
+// update changes the given columns of one record.
+func (s *Service) update(ctx context.Context, p *plan, r *request) error {
+	sh := shape{update: true, given: r.given, named: r.given}
+	st := p.cached(sh, p.updateStatement)
+	n := 0
+	stmts := []sqlite.Stmt{{SQL: st.sql, Args: st.bind(r), Row: func([]driver.Value) { n = 1 }}}
+	if p.check != nil && !r.given.empty() {
+		stmts[0].Done = func(rows int) error {
+			if rows == 0 {
+				return missing(p.update)
+			}
+			return nil
+		}
+		stmts = append(stmts, sqlite.Stmt{SQL: p.checkOne.sql, Args: p.checkOne.bind(r), Done: granted})
+	}
+	if err := s.db.Write(ctx, stmts...); err != nil {
+		return refusal(err, p.update != nil || p.check != nil)
+	}
+	if n == 0 {
+		return missing(p.update)
+	}
+	return nil
+}
+
+// delete removes one record.
+func (s *Service) delete(ctx context.Context, p *plan, r *request) error {
+	n := 0
+	err := s.db.Write(ctx, sqlite.Stmt{SQL: p.deleteOne.sql, Args: p.deleteOne.bind(r), Row: func([]driver.Value) { n = 1 }})
+	if err != nil {
+		return refusal(err, p.del != nil)
+	}
+	if n == 0 {
+		return missing(p.del)
+	}
+	return nil
+}

@@ -1,0 +1,203 @@
+package records
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/bedplate/bedplate/sqlite"
+)
+
+// Service serves record APIs over HTTP; see [New]. It is safe for concurrent
+// use and owns no goroutine, so it needs no Close.
+type Service struct {
+	db      *sqlite.DB
+	cfg     Config
+	log     *slog.Logger
+	cursors *cursors
+	buffers bufferPool
+	slow    slots
+
+	plans     atomic.Pointer[planSet]
+	refreshMu sync.Mutex
+}
+
+// planSet is all APIs compiled against one state of the schema.
+type planSet struct {
+	byName  map[string]*plan
+	schema  int64        // the version it was compiled against
+	updates int64        // DB.Updates at that time
+	checked atomic.Int64 // when the version was last looked at, Unix nanoseconds
+}
+
+// recheckEvery is how soon a change of the schema by another process is seen.
+const recheckEvery = int64(time.Second)
+
+// New compiles the APIs of cfg against the schema of db and reports every
+// mistake at once, each with its API, its rule and the position. When the
+// schema changes later, the APIs are compiled anew; one that does not fit any
+// more answers 500 until it does.
+func New(db *sqlite.DB, cfg Config) (*Service, error) {
+	cfg = cfg.withDefaults()
+	var errs []error
+	if cfg.BodyLimit < 0 || cfg.QueryTimeout < 0 {
+		errs = append(errs, errors.New("records: a limit is negative"))
+	}
+	if cfg.CursorKey != nil && len(cfg.CursorKey) != 32 {
+		errs = append(errs, fmt.Errorf("records: cursor key has %d bytes, 32 are needed", len(cfg.CursorKey)))
+	}
+	s := &Service{db: db, cfg: cfg, log: cfg.Logger}
+	s.slow = make(slots, max(1, db.MaxReaders()-1))
+	set, err := s.compile(context.Background())
+	if err = errors.Join(append(errs, err)...); err != nil {
+		return nil, err
+	}
+	s.plans.Store(set)
+	key := cfg.CursorKey
+	if key == nil {
+		if key, err = storedKey(db); err != nil {
+			return nil, fmt.Errorf("records: cursor key: %w", err)
+		}
+	}
+	s.cursors, err = newCursors(key)
+	return s, err
+}
+
+func (s *Service) compile(ctx context.Context) (*planSet, error) {
+	updates := s.db.Updates()
+	version, err := s.db.SchemaVersion(ctx)
+	if err != nil {
+		return nil, err
+	}
+	plans, err := compile(ctx, s.db, s.cfg.APIs, s.cfg.UserTable)
+	set := &planSet{byName: plans, schema: version, updates: updates}
+	set.checked.Store(time.Now().UnixNano())
+	return set, err
+}
+
+// storedKey returns the key in the database, making one at first.
+func storedKey(db *sqlite.DB) (key []byte, err error) {
+	fresh := make([]byte, 32)
+	if _, err := rand.Read(fresh); err != nil {
+		return nil, err
+	}
+	err = db.Write(context.Background(),
+		sqlite.Stmt{SQL: `CREATE TABLE IF NOT EXISTS _records_key (name TEXT PRIMARY KEY NOT NULL, key BLOB NOT NULL) STRICT`},
+		sqlite.Stmt{SQL: `INSERT INTO _records_key (name, key) VALUES ('cursor', ?1) ON CONFLICT DO NOTHING`, Args: []driver.Value{fresh}},
+		sqlite.Stmt{SQL: `SELECT key FROM _records_key WHERE name = 'cursor'`, Row: func(row []driver.Value) { key, _ = row[0].([]byte) }})
+	return key, err
+}
+
+// plan returns the API of that name, compiled against the present schema.
+func (s *Service) plan(name string) (*plan, error) {
+	set := s.plans.Load()
+	if now := time.Now().UnixNano(); set.updates != s.db.Updates() || now-set.checked.Load() > recheckEvery {
+		set = s.refresh(set)
+	}
+	p := set.byName[name]
+	if p != nil {
+		return p, nil
+	}
+	for i := range s.cfg.APIs {
+		if s.cfg.APIs[i].Name == name {
+			return nil, &Error{Status: 500, cause: fmt.Errorf("api %q does not fit the schema any more", name)}
+		}
+	}
+	return nil, ErrNotAllowed
+}
+
+// refresh returns plans for the present schema, compiling them if it changed.
+// One request does it, others go on with what there is meanwhile.
+func (s *Service) refresh(set *planSet) *planSet {
+	if !s.refreshMu.TryLock() {
+		return s.plans.Load()
+	}
+	defer s.refreshMu.Unlock()
+	if now := s.plans.Load(); now != set {
+		return now
+	}
+	ctx := context.Background()
+	updates := s.db.Updates()
+	version, err := s.db.SchemaVersion(ctx)
+	if err != nil {
+		s.log.Error("read schema version", "error", err)
+		return set
+	}
+	next := &planSet{byName: set.byName, schema: version, updates: updates}
+	if version != set.schema {
+		compiled, err := s.compile(ctx)
+		if err != nil {
+			s.log.Error("record APIs do not fit the schema", "error", err)
+		}
+		if compiled == nil {
+			return set
+		}
+		next = compiled
+	}
+	next.checked.Store(time.Now().UnixNano())
+	s.plans.Store(next)
+	return next
+}
+
+// caller returns the id of whoever makes the request, nil when anonymous.
+func (s *Service) caller(ctx context.Context) (driver.Value, error) {
+	switch id := s.cfg.Caller(ctx).ID.(type) {
+	case nil:
+		return nil, nil
+	case int64:
+		return id, nil
+	case string:
+		return id, nil
+	case []byte:
+		if id == nil {
+			return nil, nil
+		}
+		return id, nil
+	default:
+		return nil, fmt.Errorf("records: caller's id is a %T, want int64, string or []byte", id)
+	}
+}
+
+// slots bounds how many lists that may take long run at once, so that one
+// reading connection is left for quick requests.
+type slots chan struct{}
+
+func (s slots) acquire(ctx context.Context) (release func(), err error) {
+	select {
+	case s <- struct{}{}:
+		return func() { <-s }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// maxPooled bounds the buffers that are kept for reuse.
+const maxPooled = 1 << 20
+
+type bufferPool struct{ pool sync.Pool }
+
+type buffer struct {
+	b    []byte
+	pool *bufferPool
+}
+
+func (p *bufferPool) get() *buffer {
+	if b, ok := p.pool.Get().(*buffer); ok {
+		return b
+	}
+	return &buffer{make([]byte, 0, 4096), p}
+}
+
+// put gives b back with the memory that it has grown to.
+func (b *buffer) put(grown []byte) {
+	if cap(grown) <= maxPooled {
+		b.b = grown[:0]
+		b.pool.pool.Put(b)
+	}
+}
