@@ -81,6 +81,9 @@ func (b *ballast) exhausted() bool {
 }
 
 func (b *ballast) close() {
+	if b.size < 0 {
+		return
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if err := os.Remove(b.path); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -169,7 +169,15 @@ type txConn struct {
 
 	// What a transaction is here: savepoints inside of the shared
 	// transaction of the writer, or a plain snapshot of a reader.
-	beginSQL, commitSQL, rollbackSQL string
+	beginSQL               string
+	commitSQL, rollbackSQL []string
+
+	// inside tells that the application's statements run, not our own.
+	inside bool
+
+	// migrating tells that the connection is closed after the migrations,
+	// so that it does not matter what settings they leave.
+	migrating bool
 
 	// hold, if not nil, stands for the caller's context while a statement
 	// runs: interrupting a write would roll back the whole shared
@@ -183,6 +191,9 @@ type txConn struct {
 
 // note remembers err.
 func (t *txConn) note(err error) error {
+	if Code(err) == int(sqlite3.ErrAuth) {
+		return refused(err)
+	}
 	if t.met == nil && Code(err) != 0 {
 		t.met = err
 	}
@@ -192,14 +203,78 @@ func (t *txConn) note(err error) error {
 func (t *txConn) Connect(context.Context) (driver.Conn, error) { return t, nil }
 func (t *txConn) Driver() driver.Driver                        { return Driver{} }
 func (t *txConn) Close() error                                 { return nil }
-func (t *txConn) Begin() (driver.Tx, error)                    { return t, t.note(t.c.exec(t.beginSQL)) }
-func (t *txConn) Commit() error                                { return t.note(t.c.exec(t.commitSQL)) }
-func (t *txConn) Rollback() error                              { return t.c.exec(t.rollbackSQL) }
+
+func (t *txConn) Begin() (driver.Tx, error) {
+	err := t.control(t.beginSQL)
+	t.inside = true
+	return t, err
+}
+
+func (t *txConn) Commit() error { return t.control(t.commitSQL...) }
+
+func (t *txConn) Rollback() error { return t.control(t.rollbackSQL...) }
+
+// refused explains the error of a statement that authorize denied.
+func refused(err error) error {
+	if Code(err) != int(sqlite3.ErrAuth) {
+		return err
+	}
+	return fmt.Errorf("sqlite: a statement inside a transaction must not end it, attach files or change settings: %w", err)
+}
+
+// control runs statements that begin or end the transaction.
+func (t *txConn) control(stmts ...string) error {
+	t.inside = false
+	for _, s := range stmts {
+		if err := t.c.query(context.Background(), s, nil, nil); err != nil {
+			return t.note(err)
+		}
+	}
+	return nil
+}
+
+// authorize keeps the application's statements from ending the transaction,
+// which is not their own, and from changing the connection for those who come
+// later (https://www.sqlite.org/c3ref/c_alter_table.html has the actions).
+func (t *txConn) authorize(action int, arg1, arg2, _ string) int {
+	if !t.inside {
+		return sqlite3.SQLITE_OK
+	}
+	switch action {
+	case actionTransaction, actionAttach, actionDetach:
+		return sqlite3.SQLITE_DENY
+	case actionSavepoint:
+		if strings.HasPrefix(strings.ToLower(arg2), savepointPrefix) {
+			return sqlite3.SQLITE_DENY
+		}
+	case actionPragma:
+		if !t.migrating && arg2 != "" && settings[strings.ToLower(arg1)] {
+			return sqlite3.SQLITE_DENY
+		}
+	}
+	return sqlite3.SQLITE_OK
+}
+
+// settings are the pragmas that change a connection or how it treats the file.
+var settings = map[string]bool{
+	"automatic_index": true, "busy_timeout": true, "cache_size": true, "cache_spill": true, "case_sensitive_like": true,
+	"cell_size_check": true, "checkpoint_fullfsync": true, "foreign_keys": true, "fullfsync": true, "hard_heap_limit": true,
+	"ignore_check_constraints": true, "journal_mode": true, "journal_size_limit": true, "legacy_alter_table": true,
+	"locking_mode": true, "max_page_count": true, "mmap_size": true, "query_only": true, "read_uncommitted": true,
+	"recursive_triggers": true, "reverse_unordered_selects": true, "secure_delete": true, "soft_heap_limit": true,
+	"synchronous": true, "temp_store": true, "threads": true, "trusted_schema": true, "wal_autocheckpoint": true,
+	"wal_checkpoint": true, "writable_schema": true,
+}
 
 // context returns the context a statement runs under.
 func (t *txConn) context(ctx context.Context) (context.Context, error) {
 	if t.hold == nil {
 		return ctx, ctx.Err()
+	}
+	if t.c.raw.AutoCommit() {
+		// Something like RAISE(ROLLBACK) has ended the transaction. What
+		// came now would be committed by itself.
+		return nil, ErrRolledBack
 	}
 	return t.hold, ctx.Err()
 }
@@ -209,20 +284,14 @@ func (t *txConn) Prepare(query string) (driver.Stmt, error) {
 }
 
 func (t *txConn) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
-	if err := refuseControl(query); err != nil {
-		return nil, err
-	}
 	s, err := t.c.raw.PrepareContext(ctx, query)
 	if err != nil {
-		return nil, err
+		return nil, t.note(err)
 	}
 	return &txStmt{SQLiteStmt: s.(*sqlite3.SQLiteStmt), t: t}, nil
 }
 
 func (t *txConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	if err := refuseControl(query); err != nil {
-		return nil, err
-	}
 	ctx, err := t.context(ctx)
 	if err != nil {
 		return nil, err
@@ -232,15 +301,33 @@ func (t *txConn) ExecContext(ctx context.Context, query string, args []driver.Na
 }
 
 func (t *txConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
-	if err := refuseControl(query); err != nil {
-		return nil, err
-	}
 	ctx, err := t.context(ctx)
 	if err != nil {
 		return nil, err
 	}
-	rows, err := t.c.raw.QueryContext(ctx, query, args)
-	return rows, t.note(err)
+	return t.rows(t.c.raw.QueryContext(ctx, query, args))
+}
+
+// rows makes the errors of stepping known as well: with INSERT … RETURNING
+// that is where they appear.
+func (t *txConn) rows(rows driver.Rows, err error) (driver.Rows, error) {
+	if err != nil {
+		return nil, t.note(err)
+	}
+	return &txRows{SQLiteRows: rows.(*sqlite3.SQLiteRows), t: t}, nil
+}
+
+type txRows struct {
+	*sqlite3.SQLiteRows
+	t *txConn
+}
+
+func (r *txRows) Next(dest []driver.Value) error {
+	err := r.SQLiteRows.Next(dest)
+	if err != nil && err != io.EOF {
+		err = r.t.note(err)
+	}
+	return err
 }
 
 // txStmt is a statement that an application prepared inside a transaction.
@@ -263,21 +350,5 @@ func (s *txStmt) QueryContext(ctx context.Context, args []driver.NamedValue) (dr
 	if err != nil {
 		return nil, err
 	}
-	rows, err := s.SQLiteStmt.QueryContext(ctx, args)
-	return rows, s.t.note(err)
-}
-
-// refuseControl refuses statements that would end the shared transaction.
-func refuseControl(query string) error {
-	q := strings.TrimLeft(query, " \t\r\n;")
-	word, _, _ := strings.Cut(q, " ")
-	switch strings.ToUpper(strings.TrimRight(word, ";\r\n\t")) {
-	case "BEGIN", "COMMIT", "END":
-		return fmt.Errorf("sqlite: %s inside a transaction: return from the function instead", word)
-	case "ROLLBACK":
-		if !strings.Contains(strings.ToUpper(q), " TO") {
-			return errors.New("sqlite: ROLLBACK inside a transaction: return an error from the function instead")
-		}
-	}
-	return nil
+	return s.t.rows(s.SQLiteStmt.QueryContext(ctx, args))
 }

@@ -182,12 +182,15 @@ type DB struct {
 	opts    Options
 	log     *slog.Logger
 	schemas *schemaSet
+	ids     *idSource
 
 	writer   writer
 	readers  readers
 	ballast  ballast
 	maintain maintainer
 	updates  atomic.Int64 // finished Update calls, see SchemaGeneration
+
+	migrating sync.RWMutex // read-locked by Migrate
 
 	closeOnce sync.Once
 	closeErr  error
@@ -198,17 +201,14 @@ type DB struct {
 // refuses an SQLite older than 3.51.3.
 func Open(ctx context.Context, path string, opts Options) (*DB, error) {
 	opts = opts.withDefaults()
-	if err := opts.validate(path); err != nil {
-		return nil, err
-	}
-	if err := checkVersion(); err != nil {
-		return nil, err
-	}
 	set, err := newSchemaSet(opts.Schemas)
 	if err != nil {
-		return nil, fmt.Errorf("sqlite: %w", err)
+		err = fmt.Errorf("sqlite: %w", err)
 	}
-	db := &DB{path: path, opts: opts, log: opts.Logger, schemas: set}
+	if err := errors.Join(checkVersion(), opts.validate(path), err); err != nil {
+		return nil, err
+	}
+	db := &DB{path: path, opts: opts, log: opts.Logger, schemas: set, ids: newIDSource(opts.Now)}
 	for _, p := range db.files() {
 		if err := checkSecondLibrary(p); err != nil {
 			return nil, err
@@ -219,10 +219,17 @@ func Open(ctx context.Context, path string, opts Options) (*DB, error) {
 	}
 	db.ballast.open(path, opts.Ballast)
 	w, err := db.openConn(false)
+	if err = db.classify(err); errors.Is(err, ErrDiskFull) {
+		db.ballast.release() // it is there for this
+		w, err = db.openConn(false)
+		err = db.classify(err)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("sqlite: open %s: %w", path, db.classify(err))
+		db.ballast.close()
+		return nil, fmt.Errorf("sqlite: open %s: %w", path, err)
 	}
 	if err := ctx.Err(); err != nil {
+		db.ballast.close()
 		return nil, errors.Join(err, w.close())
 	}
 	db.writer.init(db, w)
@@ -275,6 +282,8 @@ func (db *DB) Close() error {
 	db.closeOnce.Do(func() {
 		db.maintain.stop()
 		w := db.writer.close()
+		db.migrating.Lock() // waits for a running Migrate
+		defer db.migrating.Unlock()
 		db.closeErr = db.readers.close()
 		if db.writer.failure() == nil {
 			if err := w.exec("PRAGMA optimize"); err != nil {
@@ -294,10 +303,13 @@ func (db *DB) openConn(readOnly bool) (*conn, error) {
 		return nil, err
 	}
 	c := newConn(raw)
-	c.tx.beginSQL, c.tx.commitSQL, c.tx.rollbackSQL = `SAVEPOINT "update"`, `RELEASE "update"`, `ROLLBACK TO "update"; RELEASE "update"`
 	if readOnly {
-		c.tx.beginSQL, c.tx.commitSQL, c.tx.rollbackSQL = "BEGIN", "COMMIT", "ROLLBACK"
+		c.tx.beginSQL, c.tx.commitSQL, c.tx.rollbackSQL = "BEGIN", []string{"COMMIT"}, []string{"ROLLBACK"}
+	} else {
+		name := quoteName(savepointName)
+		c.tx.beginSQL, c.tx.commitSQL, c.tx.rollbackSQL = "SAVEPOINT "+name, []string{"RELEASE " + name}, []string{"ROLLBACK TO " + name, "RELEASE " + name}
 	}
+	raw.RegisterAuthorizer(c.tx.authorize)
 	mode, err := c.pragma("journal_mode")
 	if err == nil && mode != "wal" {
 		err = fmt.Errorf("journal mode is %v, WAL is needed; is the file on a network file system?", mode)
@@ -330,7 +342,7 @@ func (db *DB) connect(readOnly bool) (*sqlite3.SQLiteConn, error) {
 		pragma("wal_autocheckpoint=%d", db.opts.Checkpoint)
 	}
 	dsn := fileURI(db.path, fmt.Sprintf("?_mutex=no&_busy_timeout=%d", db.opts.BusyTimeout.Milliseconds()))
-	dc, err := openRaw(dsn, functionOptions{now: db.opts.Now, schemas: db.schemas}, b.String())
+	dc, err := openRaw(dsn, functionOptions{now: db.opts.Now, schemas: db.schemas, ids: db.ids}, b.String())
 	if err != nil {
 		return nil, err
 	}
@@ -363,8 +375,17 @@ func (c connector) Driver() driver.Driver                        { return Driver
 // for a parameter (https://www.sqlite.org/uri.html).
 func fileURI(path, params string) string {
 	path = filepath.ToSlash(path)
+	if strings.HasPrefix(path, "/") {
+		path = "//" + path // with an authority, an empty one
+	}
 	return "file:" + strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23").Replace(path) + params
 }
+
+// savepointPrefix begins the names of our own savepoints.
+const savepointPrefix = "bedplate_"
+
+// savepointName is the savepoint around each function of Update.
+const savepointName = savepointPrefix + "update"
 
 func quoteName(s string) string { return `"` + strings.ReplaceAll(s, `"`, `""`) + `"` }
 func quoteText(s string) string { return `'` + strings.ReplaceAll(s, `'`, `''`) + `'` }
@@ -373,9 +394,9 @@ func quoteText(s string) string { return `'` + strings.ReplaceAll(s, `'`, `''`) 
 // of the file or of an attached one, by whomever
 // (https://www.sqlite.org/pragma.html#pragma_schema_version).
 func (db *DB) SchemaVersion(ctx context.Context) (sum int64, err error) {
-	for i, name := range db.schemaNames() {
+	for _, name := range db.schemaNames() {
 		err := db.Query(ctx, "PRAGMA "+quoteName(name)+".schema_version", nil, func(row []driver.Value) error {
-			sum += row[0].(int64) << (8 * i)
+			sum = sum*1_000_003 + row[0].(int64)
 			return nil
 		})
 		if err != nil {

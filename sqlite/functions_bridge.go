@@ -8,6 +8,7 @@ package sqlite
 import "C"
 
 import (
+	"errors"
 	"fmt"
 	"reflect"
 	"runtime/cgo"
@@ -60,7 +61,7 @@ func registered(code C.int) error {
 	case code == 0:
 		return nil
 	case code < 0:
-		return fmt.Errorf("SQLite is not linked in")
+		return errors.New("SQLite is not linked in")
 	default:
 		return sqlite3.Error{Code: sqlite3.ErrNo(code & 0xff), ExtendedCode: sqlite3.ErrNoExtended(code)}
 	}
@@ -74,7 +75,7 @@ func databaseHandle(c *sqlite3.SQLiteConn) (unsafe.Pointer, error) {
 		return nil, fmt.Errorf("this version of mattn/go-sqlite3 is not supported: no database handle in %T", c)
 	}
 	if db.IsNil() {
-		return nil, fmt.Errorf("the connection is closed")
+		return nil, errors.New("the connection is closed")
 	}
 	return db.UnsafePointer(), nil
 }

@@ -14,8 +14,8 @@ import (
 const (
 	maxEmail          = 320     // bytes
 	maxPattern        = 256     // bytes of a regular expression
-	maxPatternProgram = 2000    // instructions, roughly
-	maxPatternWork    = 1 << 26 // instructions times bytes of the value
+	maxPatternProgram = 1000    // instructions, roughly
+	maxPatternWork    = 1 << 24 // instructions times bytes of the value
 	patternCache      = 64      // compiled expressions per connection
 )
 

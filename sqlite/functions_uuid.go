@@ -48,11 +48,9 @@ func (s *idSource) v4() (id [16]byte) {
 }
 
 func (s *idSource) v7() (id [16]byte) {
-	s.mu.Lock()
 	tick := ticks(s.now())
-	if tick <= s.last {
-		tick = s.last + 1
-	}
+	s.mu.Lock()
+	tick = max(tick, s.last+1)
 	s.last = tick
 	s.fill(id[8:])
 	s.mu.Unlock()

@@ -18,7 +18,7 @@ import (
 
 const (
 	maxSchema     = 256 << 10 // bytes of a JSON Schema
-	maxJSON       = 16 << 20  // bytes of a value to validate
+	maxJSON       = 1 << 20   // bytes of a value to validate
 	maxJSONDepth  = 128       // of objects and arrays in each other
 	maxJSONNumber = 400       // digits of a number, and its exponent
 	schemaCache   = 64        // compiled inline schemas per connection
@@ -124,9 +124,10 @@ func jsonFunctions(set *schemaSet) []function {
 }
 
 // matchesName implements jsonschema(name, column [, types]): whether the
-// column is NULL or JSON text valid against the named schema. For
-// std.FileUpload the third argument lists the media types that mime_type must
-// be one of, separated by commas; image/* stands for a whole family.
+// column is NULL or JSON text valid against the named schema. For files the
+// third argument lists the media types that mime_type must be one of,
+// separated by commas; image/* stands for a whole family. Other schemas ignore
+// it.
 func (s *schemaSet) matchesName(out *result, args []value) error {
 	name, ok := args[0].text()
 	if !ok {
@@ -147,13 +148,28 @@ func (s *schemaSet) matchesName(out *result, args []value) error {
 		return nil
 	}
 	document, ok := validDocument(schema, &args[1])
-	if ok && len(args) > 2 && string(name) == "std.FileUpload" {
-		file, _ := document.(map[string]any)
-		mime, _ := file["mime_type"].(string)
-		ok = allowsType(string(allowed), mime)
+	if len(args) > 2 && strings.HasPrefix(string(name), "std.File") {
+		ok = ok && allowsFiles(string(allowed), document)
 	}
 	out.setBool(ok)
 	return nil
+}
+
+// allowsFiles tells whether the media types of one or several files are in a
+// comma-separated list.
+func allowsFiles(list string, document any) bool {
+	files, ok := document.([]any)
+	if !ok {
+		files = []any{document}
+	}
+	for _, f := range files {
+		file, _ := f.(map[string]any)
+		mime, _ := file["mime_type"].(string)
+		if !allowsType(list, mime) {
+			return false
+		}
+	}
+	return true
 }
 
 // allowsType tells whether a comma-separated list has a media type, whose

@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"database/sql/driver"
 	"time"
 )
 
@@ -71,8 +72,7 @@ func (m *maintainer) run() {
 				continue
 			}
 		}
-		// PASSIVE never waits for anybody, nor makes anybody wait.
-		if err := c.query(context.Background(), "PRAGMA wal_checkpoint(PASSIVE)", nil, nil); err != nil {
+		if err := m.checkpoint(c); err != nil {
 			m.db.log.Warn("checkpoint", "error", err)
 		}
 		if time.Since(optimized) > optimizeEvery {
@@ -82,4 +82,45 @@ func (m *maintainer) run() {
 			}
 		}
 	}
+}
+
+// checkpoint copies the log into the database as far as readers allow,
+// waiting for nobody and making nobody wait. But the log begins anew only when
+// for once nobody reads from it, which under load may never happen: when it
+// has become much longer than it should be, readers are held up for a moment
+// (https://www.sqlite.org/wal.html#avoiding_excessively_large_wal_files).
+func (m *maintainer) checkpoint(c *conn) error {
+	pages, err := checkpoint(c, "PASSIVE")
+	if err != nil || pages < 3*int64(m.db.opts.Checkpoint) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), checkpointEvery)
+	defer cancel()
+	resume, _ := m.db.readers.pause(ctx)
+	defer resume()
+	if _, err := checkpoint(c, "PASSIVE"); err != nil {
+		return err
+	}
+	// What was written meanwhile is checkpointed by the next commit, and the
+	// one behind that begins the log anew.
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for before := pages; pages >= before && err == nil; {
+		select {
+		case <-tick.C:
+			pages, err = checkpoint(c, "NOOP")
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	return err
+}
+
+// checkpoint runs a checkpoint and returns the length of the log in pages.
+func checkpoint(c *conn, mode string) (pages int64, err error) {
+	err = c.query(context.Background(), "PRAGMA wal_checkpoint("+mode+")", nil, func(row []driver.Value) error {
+		pages, _ = row[1].(int64)
+		return nil
+	})
+	return pages, err
 }

@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"database/sql/driver"
@@ -48,10 +49,16 @@ func (db *DB) Migrate(ctx context.Context, fsys fs.FS) error {
 	if err != nil {
 		return fmt.Errorf("sqlite: read migrations: %w", err)
 	}
+	db.migrating.RLock()
+	defer db.migrating.RUnlock()
+	if err := db.Err(); err != nil {
+		return err
+	}
 	c, err := db.openConn(false)
 	if err != nil {
 		return fmt.Errorf("sqlite: migrate: %w", db.classify(err))
 	}
+	c.tx.migrating = true
 	err = c.migrate(ctx, files, db.opts.Now().Unix())
 	db.updates.Add(1)
 	return errors.Join(db.classify(err), c.close())
@@ -84,6 +91,10 @@ func readMigrations(fsys fs.FS) ([]migration, error) {
 		text, err := fs.ReadFile(fsys, name)
 		if err != nil {
 			errs = append(errs, err)
+			continue
+		}
+		if bytes.IndexByte(text, 0) >= 0 {
+			errs = append(errs, fmt.Errorf("%s: holds a NUL byte, behind which SQLite reads nothing", name))
 			continue
 		}
 		sum := sha256.Sum256(text)
@@ -159,13 +170,16 @@ func (c *conn) pending(files []migration) (*migration, error) {
 }
 
 func (c *conn) apply(m *migration, now int64) error {
-	if err := c.exec(m.text); err != nil {
+	c.tx.inside = true
+	err := c.tx.note(c.exec(m.text))
+	c.tx.inside = false
+	if err != nil {
 		return err
 	}
 	if c.raw.AutoCommit() {
-		return errors.New("the file ends the transaction: remove its BEGIN and COMMIT")
+		return errors.New("the file has ended its transaction")
 	}
-	err := c.query(context.Background(), "PRAGMA foreign_key_check", nil, func(row []driver.Value) error {
+	err = c.query(context.Background(), "PRAGMA foreign_key_check", nil, func(row []driver.Value) error {
 		return fmt.Errorf("a row of table %v refers to a row of %v that does not exist", row[0], row[2])
 	})
 	if err != nil {

@@ -17,7 +17,9 @@ type Reader struct {
 // reused for the next row; the strings and blobs in it are not. Columns must
 // be listed in the statement, not written as "*".
 //
-// Arguments and values are nil, int64, float64, string or []byte.
+// Arguments and values are nil, int64, float64, string or []byte. But the
+// driver turns the values of columns declared DATE, DATETIME, TIMESTAMP or
+// BOOLEAN into time.Time and bool; an expression, such as +column, keeps them.
 func (r *Reader) Query(query string, args []driver.Value, row func([]driver.Value) error) error {
 	return r.c.query(r.ctx, query, args, row)
 }
@@ -57,12 +59,15 @@ func (db *DB) MaxReaders() int { return db.opts.Readers }
 
 // readers is the pool of reading connections, opened as they are needed.
 type readers struct {
-	db   *DB
+	db *DB
+
+	// free holds what nobody uses: connections, and nil for the right to open
+	// one in place of one that could not be opened.
 	free chan *conn
 	done chan struct{} // closed by close
 
 	mu     sync.Mutex // guards what follows
-	open   int
+	slots  int        // connections and nils, in free or in use
 	closed bool
 }
 
@@ -77,25 +82,19 @@ func (p *readers) get(ctx context.Context) (*conn, error) {
 	case <-p.done:
 		return nil, ErrClosed
 	case c := <-p.free:
-		return c, nil
+		return p.open(c)
 	default:
 	}
-	if grow, err := p.grow(); err != nil || grow {
-		if err != nil {
-			return nil, err
-		}
-		c, err := p.db.openConn(true)
-		if err != nil {
-			p.mu.Lock()
-			p.open--
-			p.mu.Unlock()
-			return nil, p.db.classify(err)
-		}
-		return c, nil
+	grow, err := p.grow()
+	if err != nil {
+		return nil, err
+	}
+	if grow {
+		return p.open(nil)
 	}
 	select {
 	case c := <-p.free:
-		return c, nil
+		return p.open(c)
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	case <-p.done:
@@ -110,25 +109,61 @@ func (p *readers) grow() (bool, error) {
 	if p.closed {
 		return false, ErrClosed
 	}
-	if p.open == cap(p.free) {
+	if p.slots == cap(p.free) {
 		return false, nil
 	}
-	p.open++
+	p.slots++
 	return true, nil
 }
 
+// open returns c, or a new connection if c is nil.
+func (p *readers) open(c *conn) (*conn, error) {
+	if c != nil {
+		return c, nil
+	}
+	c, err := p.db.openConn(true)
+	if err != nil {
+		p.free <- nil
+		return nil, p.db.classify(err)
+	}
+	return c, nil
+}
+
 func (p *readers) put(c *conn) { p.free <- c }
+
+// pause takes all connections out of use, waiting for them until ctx ends,
+// and returns a func that gives them back.
+func (p *readers) pause(ctx context.Context) (resume func(), ok bool) {
+	p.mu.Lock()
+	slots := p.slots
+	p.mu.Unlock()
+	var taken []*conn
+	for len(taken) < slots && ctx.Err() == nil {
+		select {
+		case c := <-p.free:
+			taken = append(taken, c)
+		case <-ctx.Done():
+		}
+	}
+	return func() {
+		for _, c := range taken {
+			p.free <- c
+		}
+	}, len(taken) == slots
+}
 
 // close waits for the connections in use and closes all of them.
 func (p *readers) close() error {
 	p.mu.Lock()
 	p.closed = true
-	open := p.open
+	slots := p.slots
 	p.mu.Unlock()
 	close(p.done)
 	var errs []error
-	for range open {
-		errs = append(errs, (<-p.free).close())
+	for range slots {
+		if c := <-p.free; c != nil {
+			errs = append(errs, c.close())
+		}
 	}
 	return errors.Join(errs...)
 }

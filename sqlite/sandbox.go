@@ -5,8 +5,11 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"strings"
 
 	sqlite3 "github.com/mattn/go-sqlite3"
+
+	"github.com/bedplate/bedplate/internal/sqltoken"
 )
 
 // Sandbox compiles SQL that comes from a configuration, under an authorizer
@@ -14,16 +17,22 @@ import (
 // nothing else: no writing, no PRAGMA, no ATTACH, no recursion, no functions
 // but the allowed ones. It belongs to one goroutine.
 type Sandbox struct {
-	c      *conn
-	denied string
+	c        *conn
+	denied   string
+	planning bool
 }
 
 // Action codes of the authorizer that the driver does not name.
 const (
-	actionSelect    = 21
-	actionRead      = 20
-	actionFunction  = 31
-	actionRecursive = 33
+	actionPragma      = 19
+	actionRead        = 20
+	actionSelect      = 21
+	actionTransaction = 22
+	actionAttach      = 24
+	actionDetach      = 25
+	actionFunction    = 31
+	actionSavepoint   = 32
+	actionRecursive   = 33
 )
 
 // Sandbox returns a sandbox in which the SQL functions for which allow
@@ -42,6 +51,10 @@ func (db *DB) Sandbox(ctx context.Context, allow func(function string) bool) (*S
 	s := &Sandbox{c: c}
 	c.raw.RegisterAuthorizer(func(action int, arg1, arg2, _ string) int {
 		switch {
+		case s.planning:
+			return sqlite3.SQLITE_OK
+		case action == actionRead && strings.HasPrefix(strings.ToLower(arg1), "pragma_"):
+			s.denied = "PRAGMA is not allowed"
 		case action == actionSelect, action == actionRead:
 			return sqlite3.SQLITE_OK
 		case action == actionFunction && allow(arg2):
@@ -62,6 +75,18 @@ func (db *DB) Sandbox(ctx context.Context, allow func(function string) bool) (*S
 // parameters. The error says what SQLite, or the sandbox, has against it.
 func (s *Sandbox) Prepare(query string) (parameters int, err error) {
 	s.denied = ""
+	tokens, err := sqltoken.Scan(query)
+	if err != nil {
+		return 0, err
+	}
+	if len(tokens) == 0 || !tokens[0].Is("SELECT") && !tokens[0].Is("WITH") {
+		return 0, errors.New("only reading is allowed (SELECT)")
+	}
+	for _, t := range tokens[:len(tokens)-1] {
+		if t.IsPunct(";") {
+			return 0, errors.New("only one statement is allowed")
+		}
+	}
 	st, err := s.c.raw.Prepare(query)
 	if err != nil {
 		if s.denied != "" {
@@ -73,10 +98,11 @@ func (s *Sandbox) Prepare(query string) (parameters int, err error) {
 	return n, st.Close()
 }
 
-// Plan returns what EXPLAIN QUERY PLAN says about query, a line per step
-// (https://www.sqlite.org/eqp.html).
+// Plan returns what EXPLAIN QUERY PLAN says about query, which may be one that
+// writes, a line per step (https://www.sqlite.org/eqp.html).
 func (s *Sandbox) Plan(query string, args []driver.Value) (steps []string, err error) {
-	s.c.raw.RegisterAuthorizer(nil)
+	s.planning = true
+	defer func() { s.planning = false }()
 	err = s.c.query(context.Background(), "EXPLAIN QUERY PLAN "+query, args, func(row []driver.Value) error {
 		steps = append(steps, row[3].(string))
 		return nil

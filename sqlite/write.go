@@ -15,6 +15,16 @@ import (
 // maxBatchTime is how long a shared transaction takes in further writes.
 const maxBatchTime = 2 * time.Millisecond
 
+// The statements around those of the callers. They are told apart by their
+// comments, because a connection caches statements by their text and those of
+// a caller must not end the transaction.
+const (
+	beginSQL       = "BEGIN IMMEDIATE /* writer */"
+	commitSQL      = "COMMIT /* writer */"
+	rollbackSQL    = "ROLLBACK /* writer */"
+	writeSavepoint = `"` + savepointPrefix + `write"`
+)
+
 // A Stmt is one statement of a [DB.Write] with its arguments, which are nil,
 // int64, float64, string or []byte.
 type Stmt struct {
@@ -22,8 +32,11 @@ type Stmt struct {
 	Args []driver.Value
 
 	// Row, if not nil, is called for each row that the statement returns.
-	// The slice is reused; strings and blobs in it are not.
+	// The slice is reused for the next row; strings and blobs in it are not.
 	Row func(row []driver.Value)
+
+	// Rows, if not nil, is set to the number of rows.
+	Rows *int
 
 	// Done, if not nil, is called with the number of rows after the last
 	// one. Its error undoes the whole write and is returned by Write.
@@ -53,10 +66,8 @@ type request struct {
 	fin   chan error   // for fn: the outcome; one slot
 	begun chan *sql.Tx // for fn: its transaction; one slot
 	taken bool         // guarded by writer.mu: no longer in the queue
+	gone  bool         // a callback ended the leader's goroutine: not to be repeated
 }
-
-// simple reports whether r is a transaction of its own without BEGIN.
-func (r *request) simple() bool { return len(r.stmts) == 1 && r.stmts[0].Done == nil }
 
 // writer is the writing end of a DB: leader/follower group commit. Whoever
 // finds no leader leads: it executes its own request and those that arrive
@@ -65,6 +76,8 @@ func (r *request) simple() bool { return len(r.stmts) == 1 && r.stmts[0].Done ==
 type writer struct {
 	db *DB
 	c  *conn // used by the leader only, or by the function it gave the turn to
+
+	running *request // used by the leader only
 
 	mu      sync.Mutex // guards what follows
 	idle    sync.Cond  // signalled when the leader leaves
@@ -116,8 +129,8 @@ func (w *writer) do(ctx context.Context, r *request) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if w.db.ballast.exhausted() {
-		return ErrDiskFull
+	if err := w.db.Err(); err != nil {
+		return err
 	}
 	r.done = make(chan error, 1)
 	if r.fn != nil {
@@ -200,6 +213,14 @@ func (w *writer) waiting() int {
 // answered as soon as its own request is, and somebody else goes on.
 func (w *writer) lead(own *request) {
 	var batch []*request
+	finished := false
+	defer func() {
+		if p := recover(); p != nil {
+			w.abandon(batch, &PanicError{Value: p, Stack: debug.Stack()})
+		} else if !finished {
+			go w.resume(batch)
+		}
+	}()
 	for {
 		// Let those who are about to write join: on a busy machine this
 		// doubles the batch, on an idle one it costs nothing.
@@ -211,136 +232,213 @@ func (w *writer) lead(own *request) {
 			}
 			n = m
 		}
-		batch = w.batch(batch[:0])
+		w.batch(&batch)
 		answered := false
-		for i, r := range batch {
+		for _, r := range batch {
 			answered = answered || r == own
 			r.done <- r.err
-			batch[i] = nil
 		}
+		clear(batch)
+		batch = batch[:0]
 		w.mu.Lock()
 		if len(w.queue) == 0 {
 			w.leading = false
 			w.idle.Broadcast()
 			w.mu.Unlock()
 			w.db.maintain.wrote()
+			finished = true
 			return
 		}
 		w.mu.Unlock()
 		if answered {
+			finished = true
 			go w.lead(nil)
 			return
 		}
 	}
 }
 
-// batch executes waiting requests in one transaction and returns them with
-// their outcome in err.
-func (w *writer) batch(batch []*request) []*request {
-	r := w.next()
-	if r == nil {
-		return batch
+// resume goes on after a callback has ended the leader's goroutine with
+// runtime.Goexit: that request is undone, the others are repeated.
+func (w *writer) resume(batch []*request) {
+	culprit := w.running
+	culprit.gone = true
+	culprit.err = errors.New("sqlite: a callback ended its goroutine")
+	if !w.c.raw.AutoCommit() {
+		if err := w.c.exec("ROLLBACK"); err != nil {
+			w.abandon(batch, err)
+			return
+		}
 	}
-	batch = append(batch, r)
+	w.again(batch, culprit.err)
+	for _, r := range batch {
+		r.done <- r.err
+	}
+	w.lead(nil)
+}
+
+// abandon stops all writing after a panic in the leader: what state the
+// connection is in is unknown. Those who wait are told.
+func (w *writer) abandon(batch []*request, cause error) {
+	err := w.fail(cause)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, r := range append(batch, w.queue...) {
+		r.taken = true
+		select {
+		case r.done <- err:
+		default: // answered already
+		}
+	}
+	w.queue, w.leading = nil, false
+	w.idle.Broadcast()
+}
+
+// batch executes waiting requests in one transaction, appending them to done
+// with their outcome in err.
+func (w *writer) batch(done *[]*request) {
+	take := func() *request {
+		r := w.next()
+		if r != nil {
+			*done = append(*done, r)
+		}
+		return r
+	}
+	r := take()
+	if r == nil {
+		return
+	}
 	if failed := w.failure(); failed != nil {
 		r.err = failed
-		return batch
+		return
 	}
-	if r.simple() && (w.db.opts.MaxBatch == 1 || w.waiting() == 0) {
-		r.err = w.settle(w.statements(r))
-		return batch
+	joined, lost := 0, false // requests in the open transaction; whether it was lost
+	for start := time.Now(); r != nil; r = take() {
+		if joined == 0 {
+			if r.err = w.begin(); r.err != nil {
+				w.refuse(done, r.err)
+				return
+			}
+		}
+		w.run(r, joined > 0)
+		if w.c.raw.AutoCommit() {
+			if lost = joined > 0; lost {
+				break
+			}
+		} else {
+			joined++
+		}
+		if len(*done) >= w.db.opts.MaxBatch || time.Since(start) > maxBatchTime {
+			break
+		}
 	}
-	if err := w.settle(w.c.query(context.Background(), "BEGIN IMMEDIATE", nil, nil)); err != nil {
+	switch {
+	case lost:
+		w.again(*done, r.err)
+	case joined > 0:
+		w.finish(*done)
+	}
+}
+
+// refuse answers everybody in the queue with err: they have waited as long as
+// the one that the transaction could not be begun for.
+func (w *writer) refuse(done *[]*request, err error) {
+	for r := w.next(); r != nil; r = w.next() {
 		r.err = err
-		return batch
+		*done = append(*done, r)
 	}
-	for start := time.Now(); ; {
-		if w.run(r); w.c.raw.AutoCommit() {
-			break // the whole transaction is gone
-		}
-		if len(batch) >= w.db.opts.MaxBatch || time.Since(start) > maxBatchTime {
-			break
-		}
-		if r = w.next(); r == nil {
-			break
-		}
-		batch = append(batch, r)
-	}
-	err := w.commit(batch)
+}
+
+// finish commits the shared transaction.
+func (w *writer) finish(batch []*request) {
+	err := w.commit()
 	if err == nil {
-		return batch
+		return
 	}
 	if failed := w.failure(); failed != nil {
 		for _, r := range batch {
 			r.err = failed
 		}
-		return batch
+		return
+	}
+	if len(batch) == 1 {
+		batch[0].err = err
+		return
 	}
 	w.again(batch, err)
-	return batch
 }
 
-// commit ends the shared transaction.
-func (w *writer) commit(batch []*request) error {
-	if w.c.raw.AutoCommit() {
-		for _, r := range batch {
-			if r.err != nil {
-				return r.err
-			}
-		}
-		return errors.New("sqlite: a function ended the shared transaction")
-	}
-	err := w.settle(w.c.query(context.Background(), "COMMIT", nil, nil))
-	if err != nil && !w.c.raw.AutoCommit() {
-		if rerr := w.c.exec("ROLLBACK"); rerr != nil {
-			w.fail(rerr)
-		}
+func (w *writer) begin() error {
+	return w.settle(w.c.query(context.Background(), beginSQL, nil, nil))
+}
+
+// commit ends the transaction, if need be by a rollback.
+func (w *writer) commit() error {
+	err := w.settle(w.c.query(context.Background(), commitSQL, nil, nil))
+	if err != nil {
+		w.rollback()
 	}
 	return err
 }
 
-// again repeats, each in a transaction of its own, the requests whose work
-// was lost with the shared transaction for another one's reason.
+// rollback ends the transaction if there still is one.
+func (w *writer) rollback() {
+	if w.c.raw.AutoCommit() {
+		return
+	}
+	if err := w.c.query(context.Background(), rollbackSQL, nil, nil); err != nil {
+		w.fail(err)
+	}
+}
+
+// again repeats, each in a transaction of its own, the statements whose work
+// was lost with the shared transaction. Also those that had failed: the
+// reason may have been work that is gone now.
 func (w *writer) again(batch []*request, cause error) {
-	for i, r := range batch {
+	for _, r := range batch {
 		switch {
-		case r.err != nil && (i < len(batch)-1 || r.fn != nil):
-			// It failed for a reason of its own.
-		case r.fn != nil:
-			r.err = fmt.Errorf("%w: %w", ErrRolledBack, cause)
-		case r.simple():
-			r.err = w.settle(w.statements(r))
+		case r.gone:
+		case r.fn == nil:
+			if r.err = w.begin(); r.err != nil {
+				continue
+			}
+			if w.run(r, false); r.err == nil {
+				r.err = w.commit()
+			}
+		case r.err != nil:
+		case errors.Is(cause, ErrDiskFull):
+			r.err = cause
 		default:
-			if r.err = w.settle(w.c.query(context.Background(), "BEGIN IMMEDIATE", nil, nil)); r.err != nil {
-				continue
-			}
-			if w.run(r); r.err != nil {
-				if !w.c.raw.AutoCommit() {
-					r.err = errors.Join(r.err, w.settle(w.c.exec("ROLLBACK")))
-				}
-				continue
-			}
-			r.err = w.commit([]*request{r})
+			// The cause is somebody else's error, not to be taken for one's own.
+			r.err = fmt.Errorf("%w: %v", ErrRolledBack, cause) //nolint:errorlint // see above
 		}
 	}
 }
 
-// run executes r inside the open transaction.
-func (w *writer) run(r *request) {
+// run executes r inside the open transaction. When it is shared, the failure
+// of r leaves the work of others in place; otherwise it ends the transaction.
+func (w *writer) run(r *request, shared bool) {
+	w.running = r
 	switch {
 	case r.fn != nil:
 		r.err = w.giveTurn(r)
-	case r.simple():
-		r.err = w.settle(w.statements(r)) // a failing statement undoes itself
-	default:
+	case shared:
 		r.err = w.settle(w.savepoint(r))
+	default:
+		r.err = w.settle(w.statements(r))
+	}
+	switch gone := w.c.raw.AutoCommit(); {
+	case r.err == nil && gone:
+		r.err = fmt.Errorf("%w: it was ended inside", ErrRolledBack)
+	case r.err != nil && !shared:
+		w.rollback()
 	}
 }
 
 // savepoint executes r so that its failure leaves the work of others in place.
 func (w *writer) savepoint(r *request) error {
 	bg := context.Background()
-	if err := w.c.query(bg, `SAVEPOINT "write"`, nil, nil); err != nil {
+	if err := w.c.query(bg, "SAVEPOINT "+writeSavepoint, nil, nil); err != nil {
 		return err
 	}
 	err := w.statements(r)
@@ -348,11 +446,11 @@ func (w *writer) savepoint(r *request) error {
 		return err
 	}
 	if err != nil {
-		if rerr := w.c.query(bg, `ROLLBACK TO "write"`, nil, nil); rerr != nil {
+		if rerr := w.c.query(bg, "ROLLBACK TO "+writeSavepoint, nil, nil); rerr != nil {
 			return errors.Join(err, rerr)
 		}
 	}
-	if rerr := w.c.query(bg, `RELEASE "write"`, nil, nil); rerr != nil {
+	if rerr := w.c.query(bg, "RELEASE "+writeSavepoint, nil, nil); rerr != nil {
 		return errors.Join(err, rerr)
 	}
 	return err
@@ -360,10 +458,12 @@ func (w *writer) savepoint(r *request) error {
 
 func (w *writer) statements(r *request) (err error) {
 	defer func() {
+		w.c.tx.inside = false
 		if p := recover(); p != nil {
 			err = &PanicError{Value: p, Stack: debug.Stack()}
 		}
 	}()
+	w.c.tx.inside = true
 	for i := range r.stmts {
 		s := &r.stmts[i]
 		n := 0
@@ -374,8 +474,11 @@ func (w *writer) statements(r *request) (err error) {
 			}
 			return nil
 		})
+		if s.Rows != nil {
+			*s.Rows = n
+		}
 		if err != nil {
-			return err
+			return refused(err)
 		}
 		if s.Done != nil {
 			if err := s.Done(n); err != nil {
@@ -411,6 +514,9 @@ func (w *writer) giveTurn(r *request) error {
 				err = ErrHeldTooLong
 			}
 		}
+	}
+	if hold.Err() != nil && errors.Is(err, context.Canceled) {
+		err = ErrHeldTooLong // the function returned the error of the interrupt
 	}
 	if met := w.c.tx.met; met != nil {
 		if known := w.settle(met); errors.Is(err, met) {

@@ -273,18 +273,34 @@ func boolean(tokens []sqltoken.Token) bool {
 	if len(tokens) > 2 && tokens[0].Is("EXISTS") && closing(tokens[1:]) == len(tokens)-2 {
 		return true
 	}
-	depth := 0
-	for _, t := range tokens {
+	depth, found, postfix := 0, false, false
+	for i, t := range tokens {
+		if i > 0 && tokens[i-1].IsPunct(".") {
+			continue // a column, whatever its name
+		}
 		switch {
 		case t.IsPunct("("), t.Is("CASE"):
 			depth++
 		case t.IsPunct(")"), t.Is("END"):
 			depth--
-		case depth == 0 && logical(t):
-			return true
+		case depth > 0:
+		case arithmetic(t) && (postfix || i+1 < len(tokens) && tokens[i+1].Is("NOT")):
+			// As in a IN (1) - 2, which is (a IN (1)) - 2, or ~ NOT a.
+			return false
+		case (t.Is("LIKE") || t.Is("GLOB")) && i+1 < len(tokens) && tokens[i+1].IsPunct("("):
+			// A function of that name, perhaps.
+		default:
+			found = found || logical(t)
+			postfix = postfix || t.Is("IN") || t.Is("ISNULL") || t.Is("NOTNULL") || t.Is("NOT")
 		}
 	}
-	return false
+	return found
+}
+
+// arithmetic reports whether t is an operator that binds stronger than the
+// logical ones.
+func arithmetic(t sqltoken.Token) bool {
+	return t.Is("COLLATE") || t.Kind == sqltoken.Punct && !logical(t) && !t.IsPunct(".") && !t.IsPunct(",")
 }
 
 // closing returns the index of the parenthesis that closes tokens[0], or -1.

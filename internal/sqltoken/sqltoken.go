@@ -118,6 +118,8 @@ func next(s string) (kind Kind, n int, err string) {
 		return kind, n + 1, err
 	case digit(c) || c == '.' && len(s) > 1 && digit(s[1]):
 		return Number, number(s), ""
+	case strings.HasPrefix(s, "\ufeff"):
+		return 0, 0, "unexpected byte order mark" // white space to SQLite
 	case word(c):
 		n := 1
 		for n < len(s) && (word(s[n]) || digit(s[n]) || s[n] == '$') {
