@@ -2,6 +2,7 @@ package records
 
 import (
 	"database/sql/driver"
+	"fmt"
 
 	"github.com/bedplate/bedplate/sqlite"
 )
@@ -15,6 +16,12 @@ type expander struct {
 	query queryFunc
 	cache map[expanded][]byte // nil for rows that the caller may not read
 }
+
+// flat is for the inside of an expanded row: foreign keys are plain values.
+var flat = &expander{}
+
+// identity returns a text that differs for different values of a key.
+func identity(v driver.Value) string { return fmt.Sprintf("%T %v", v, v) }
 
 type expanded struct {
 	e  *expansion
@@ -42,7 +49,7 @@ func (x *expander) append(dst []byte, e *expansion, id driver.Value) ([]byte, er
 	if !x.want[e] {
 		return dst, nil
 	}
-	key := expanded{e, string(appendValue(nil, id))}
+	key := expanded{e, identity(id)}
 	data, known := x.cache[key]
 	if !known {
 		var err error
@@ -69,7 +76,7 @@ func (x *expander) read(e *expansion, id driver.Value) (data []byte, err error) 
 			continue
 		}
 		err := x.query(p.readOne.sql, p.readOne.bind(r), func(row []driver.Value) (err error) {
-			data, err = p.appendRecord(nil, row, nil, nil)
+			data, err = p.appendRecord(nil, row, flat, nil)
 			return err
 		})
 		switch {

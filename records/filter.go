@@ -52,6 +52,11 @@ func (p *plan) filter(b *builder, f *listquery.Filter) error {
 		return nil
 	case listquery.Within, listquery.Intersects, listquery.Contains:
 		return spatial(b, c, f)
+	}
+	if !c.comparable() {
+		return errFilter
+	}
+	switch f.Op {
 	case listquery.Like:
 		b.add(rowColumn(c), " LIKE ", b.param(f.Value))
 		return nil

@@ -23,11 +23,11 @@ type lister struct {
 	q     *listquery.Query
 	user  driver.Value
 	limit int
-	keys  []sortKey   // the order, down to the primary key
-	extra []int       // where in a row the values of keys are
-	shown []*output   // expanded columns
-	geo   *column     // geometry column of GeoJSON output, or nil
-	body  []byte      // the records
+	keys  []sortKey // the order, down to the primary key
+	extra []int     // where in a row the values of keys are
+	shown []*output // expanded columns
+	geo   *column   // geometry column of GeoJSON output, or nil
+	body  []byte    // the records
 	last  []driver.Value
 	rows  int
 	exp   *expander
@@ -67,13 +67,17 @@ func (s *Service) list(ctx context.Context, p *plan, user driver.Value, rawQuery
 	return l.run(ctx, pages, dst)
 }
 
-// order sets keys: what was asked for, then the primary key, so that every
-// row has its place. The default is the primary key, descending.
+// order sets keys: what was asked for, then what tells all rows apart, so that
+// every row has its place. The default is the primary key, descending.
+//
+// Behind other columns that is the rowid where there is one: every index ends
+// in it, so an index on these columns serves the whole order. VACUUM may
+// renumber rowids, so a cursor carries the primary key, too.
 func (l *lister) order() error {
 	key := l.p.table.key
 	for _, o := range l.q.Order {
 		c := l.p.visible(o.Column)
-		if c == nil || c.format == geoFormat {
+		if c == nil || !c.comparable() {
 			return errQuery
 		}
 		l.keys = append(l.keys, sortKey{c, o.Desc})
@@ -85,9 +89,17 @@ func (l *lister) order() error {
 	if n := len(l.keys); n > 0 {
 		desc = l.keys[n-1].desc
 	}
-	l.keys = append(l.keys, sortKey{key, desc})
+	if row := l.p.table.rowid; row != nil && len(l.keys) > 0 {
+		l.keys = append(l.keys, sortKey{row, desc})
+	} else {
+		l.keys = append(l.keys, sortKey{key, desc})
+	}
 	return nil
 }
+
+// anchored reports whether a cursor carries the primary key behind the values
+// of keys.
+func (l *lister) anchored() bool { return l.keys[len(l.keys)-1].column == l.p.table.rowid }
 
 // page is a statement that yields consecutive rows of the list.
 type page struct {
@@ -106,7 +118,11 @@ func (l *lister) pages() ([]*page, error) {
 	if l.p.table.view {
 		return nil, errNoCursor
 	}
-	position, err := l.s.cursors.open(l.q.Cursor, len(l.keys), l.context())
+	n := len(l.keys)
+	if l.anchored() {
+		n++
+	}
+	position, err := l.s.cursors.open(l.q.Cursor, n, l.context())
 	if err != nil {
 		return nil, err
 	}
@@ -127,18 +143,19 @@ func (l *lister) context() []byte {
 	for _, k := range l.keys {
 		c = strconv.AppendBool(append(append(c, k.name...), 0), k.desc)
 	}
-	return appendValue(append(c, 0), l.user)
+	return append(append(c, 0), identity(l.user)...)
 }
 
 // after returns conditions for the rows behind position, one for each page.
 func (l *lister) after(position []driver.Value) []func(*builder) {
 	behind := func(b *builder) { l.behind(b, 0, position) }
 	first, v := l.keys[0], position[0]
-	if !first.desc || v == nil || first.notNull || first.column == l.p.table.key {
+	nulls := first.desc && v != nil && !first.notNull && first.column != l.p.table.key // are behind
+	if !nulls || l.q.Offset > 0 {
 		return []func(*builder){func(b *builder) {
 			// The first column alone bounds the range, which lets an index
 			// find the place.
-			if v != nil {
+			if v != nil && !nulls {
 				op := ">="
 				if first.desc {
 					op = "<="
@@ -161,6 +178,13 @@ func (l *lister) behind(b *builder, i int, position []driver.Value) {
 	col := rowColumn(k.column)
 	b.add("(")
 	switch {
+	case k.column == l.p.table.rowid:
+		op := ">"
+		if k.desc {
+			op = "<"
+		}
+		key := l.p.table.key
+		b.add(col, op, `coalesce((SELECT "_KEY_".`, quote(k.name), " FROM ", l.p.table.sql(), ` AS "_KEY_" WHERE "_KEY_".`, quote(key.name), "=", b.param(position[i+1]), "),", b.param(v), ")")
 	case v == nil && k.desc:
 		b.add("0")
 	case v == nil:
@@ -203,18 +227,23 @@ func (l *lister) page(after func(*builder)) (*page, error) {
 	b.add("SELECT ")
 	l.p.columns(b)
 	l.extra = l.extra[:0]
-	for n, k := range l.keys {
-		at := -1
+	added := len(l.p.output)
+	want := func(c *column) {
 		for i := range l.p.output {
-			if l.p.output[i].column == k.column {
-				at = i
+			if l.p.output[i].column == c {
+				l.extra = append(l.extra, i)
+				return
 			}
 		}
-		if at < 0 {
-			at = len(l.p.output) + n
-			b.add(",", selected(k.column))
-		}
-		l.extra = append(l.extra, at)
+		b.add(",", selected(c))
+		l.extra = append(l.extra, added)
+		added++
+	}
+	for _, k := range l.keys {
+		want(k.column)
+	}
+	if l.anchored() {
+		want(l.p.table.key)
 	}
 	if err := l.where(b); err != nil {
 		return nil, err
@@ -251,14 +280,14 @@ func (l *lister) run(ctx context.Context, pages []*page, dst []byte) ([]byte, er
 	if l.bounded() {
 		ctx = context.Background()
 	} else {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, l.s.cfg.QueryTimeout)
+		defer cancel()
 		release, err := l.s.slow.acquire(ctx)
 		if err != nil {
 			return nil, refusal(err, false)
 		}
 		defer release()
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, l.s.cfg.QueryTimeout)
-		defer cancel()
 	}
 	total := int64(-1)
 	buf := l.s.buffers.get()
@@ -408,7 +437,7 @@ func (p *plan) appendRecord(dst []byte, row []driver.Value, exp *expander, skip 
 		}
 		dst = append(append(dst, sep), o.prefix...)
 		sep = ','
-		if o.expand == nil || row[i] == nil {
+		if o.expand == nil || row[i] == nil || exp == flat {
 			dst = o.append(dst, row[i])
 			continue
 		}

@@ -57,7 +57,7 @@ func missing(r *rule.Rule) error {
 // create inserts records in one transaction and returns their keys. A record
 // whose key was taken yields no key with Conflict Ignore.
 func (s *Service) create(ctx context.Context, p *plan, records []*request) ([]driver.Value, error) {
-	keys := make([]driver.Value, len(records))
+	keys := make([]created, len(records))
 	stmts := make([]sqlite.Stmt, 0, len(records))
 	guarded := p.create != nil || p.check != nil || p.update != nil && p.api.Conflict == Replace
 	for i, r := range records {
@@ -66,22 +66,28 @@ func (s *Service) create(ctx context.Context, p *plan, records []*request) ([]dr
 	if err := s.db.Write(ctx, stmts...); err != nil {
 		return nil, refusal(err, guarded)
 	}
-	created := keys[:0]
+	out := make([]driver.Value, 0, len(keys))
 	for _, k := range keys {
 		switch {
-		case k != nil:
-			created = append(created, k)
+		case k.rows != 0:
+			out = append(out, k.key)
 		case p.api.Conflict != Ignore:
 			return nil, ErrDenied
 		}
 	}
-	return created, nil
+	return out, nil
 }
 
-// createStatements appends what creates r. The key is set when it was
-// created. only tells that r is the only record, so that nothing has to be
-// undone when it is refused.
-func (p *plan) createStatements(stmts []sqlite.Stmt, r *request, key *driver.Value, only bool) []sqlite.Stmt {
+// created is the outcome of the insert of one record.
+type created struct {
+	rows int // 0: it was refused, or with Ignore its key was taken
+	key  driver.Value
+}
+
+// createStatements appends what creates r; out tells whether it did. only
+// tells that r is the only record, so that nothing has to be undone when it is
+// refused.
+func (p *plan) createStatements(stmts []sqlite.Stmt, r *request, out *created, only bool) []sqlite.Stmt {
 	sh := shape{given: r.given, named: r.given, mayUpdate: p.api.Conflict == Replace && p.allows(Update, r.user)}
 	for _, c := range p.owners {
 		if r.user != nil && !r.given.has(c.index) {
@@ -95,30 +101,21 @@ func (p *plan) createStatements(stmts []sqlite.Stmt, r *request, key *driver.Val
 		stmts = append(stmts, sqlite.Stmt{SQL: grant.sql, Args: grant.bind(r), Done: granted})
 	}
 	insert := p.cached(sh, p.createStatement)
-	stmt := sqlite.Stmt{SQL: insert.sql, Args: insert.bind(r), Row: func(row []driver.Value) { *key = row[0] }}
-	if only && p.check == nil {
-		return append(stmts, stmt)
-	}
-	stmt.Done = func(rows int) error {
-		if rows == 0 {
-			*key = nil
-			if !ignore {
-				return ErrDenied
-			}
-		}
-		return nil
+	stmt := sqlite.Stmt{SQL: insert.sql, Args: insert.bind(r), Rows: &out.rows, Row: func(row []driver.Value) { out.key = row[0] }}
+	if !ignore && (!only || p.check != nil) {
+		stmt.Done = granted
 	}
 	if p.check == nil {
 		return append(stmts, stmt)
 	}
 	args := p.checkOne.bind(r)
 	at := p.checkOne.keyIndex()
-	stmt.Row = func(row []driver.Value) { *key, args[at] = row[0], row[0] }
+	stmt.Row = func(row []driver.Value) { out.key, args[at] = row[0], row[0] }
 	return append(stmts, stmt, sqlite.Stmt{SQL: p.checkOne.sql, Args: args, Done: func(rows int) error {
-		if rows == 0 && *key != nil {
-			return ErrDenied
+		if out.rows == 0 {
+			return nil // ignored, there is no row of ours to check
 		}
-		return nil
+		return granted(rows)
 	}})
 }
 
@@ -134,7 +131,7 @@ func (s *Service) update(ctx context.Context, p *plan, r *request) error {
 	sh := shape{update: true, given: r.given, named: r.given}
 	st := p.cached(sh, p.updateStatement)
 	n := 0
-	stmts := []sqlite.Stmt{{SQL: st.sql, Args: st.bind(r), Row: func([]driver.Value) { n = 1 }}}
+	stmts := []sqlite.Stmt{{SQL: st.sql, Args: st.bind(r), Rows: &n}}
 	if p.check != nil && !r.given.empty() {
 		stmts[0].Done = func(rows int) error {
 			if rows == 0 {
@@ -156,7 +153,7 @@ func (s *Service) update(ctx context.Context, p *plan, r *request) error {
 // delete removes one record.
 func (s *Service) delete(ctx context.Context, p *plan, r *request) error {
 	n := 0
-	err := s.db.Write(ctx, sqlite.Stmt{SQL: p.deleteOne.sql, Args: p.deleteOne.bind(r), Row: func([]driver.Value) { n = 1 }})
+	err := s.db.Write(ctx, sqlite.Stmt{SQL: p.deleteOne.sql, Args: p.deleteOne.bind(r), Rows: &n})
 	if err != nil {
 		return refusal(err, p.del != nil)
 	}

@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -52,7 +53,7 @@ type expansion struct {
 // shape is what the text of a create or an update depends on.
 type shape struct {
 	update    bool
-	mayUpdate bool // for Replace: whether the caller may update
+	mayUpdate bool     // for Replace: whether the caller may update
 	given     fieldSet // columns with a value
 	named     fieldSet // of these, the ones that the request named
 }
@@ -79,21 +80,24 @@ func compile(ctx context.Context, db *sqlite.DB, apis []API, userTable string) (
 	var errs []error
 	err = db.Read(ctx, func(r *sqlite.Reader) error {
 		c := compiler{userTable: userTable, reader: r, sandbox: sandbox}
-		var order []*plan
+		// Also an API with mistakes keeps its table from being shown by
+		// others without its rule.
+		var all, fit []*plan
 		for _, api := range apis {
 			before := len(c.errs)
 			p := c.plan(api)
+			all = append(all, p)
 			if plans[api.Name] != nil {
 				c.fail("", fmt.Errorf("api %q is defined twice", api.Name))
 			}
 			if len(c.errs) == before {
 				plans[api.Name] = p
-				order = append(order, p)
+				fit = append(fit, p)
 			}
 		}
-		for _, p := range order {
+		for _, p := range all {
 			before := len(c.errs)
-			if c.expansions(p, order); len(c.errs) > before {
+			if c.expansions(p, all, fit); len(c.errs) > before {
 				delete(plans, p.api.Name)
 			}
 		}
@@ -283,8 +287,12 @@ func allowedFunction(name string) bool {
 	return false
 }
 
-// expansions resolves what p may expand, now that all plans are there.
-func (c *compiler) expansions(p *plan, all []*plan) {
+// expansions resolves what p may expand, now that all plans are there; fit are
+// those without mistakes.
+func (c *compiler) expansions(p *plan, all, fit []*plan) {
+	if p.table == nil {
+		return
+	}
 	for _, name := range p.api.Expand {
 		fail := func(format string, args ...any) {
 			c.fail(p.api.Name, fmt.Errorf("expand %q: "+format, append([]any{name}, args...)...))
@@ -314,12 +322,12 @@ func (c *compiler) expansions(p *plan, all []*plan) {
 			continue
 		}
 		e := &expansion{column: col, target: target}
-		for _, q := range all {
-			if q.table != nil && q.table.database == target.database && q.table.name == target.name {
+		for _, q := range fit {
+			if q.exposes(target) {
 				e.apis = append(e.apis, q)
 			}
 		}
-		if e.apis == nil {
+		if !slices.ContainsFunc(all, func(q *plan) bool { return q.exposes(target) }) {
 			e.plain = &plan{table: target}
 			for _, col := range target.columns {
 				if !col.hidden() {
@@ -336,6 +344,16 @@ func (c *compiler) expansions(p *plan, all []*plan) {
 			}
 		}
 	}
+}
+
+// exposes reports whether p is an API of t. Without a table of its own, which
+// is a mistake, it may be.
+func (p *plan) exposes(t *table) bool {
+	if p.table == nil {
+		_, name, ok := strings.Cut(p.api.Table, ".")
+		return strings.EqualFold(p.api.Table, t.name) || ok && strings.EqualFold(name, t.name)
+	}
+	return p.table.database == t.database && p.table.name == t.name
 }
 
 func qualified(database, name string) string {

@@ -18,6 +18,7 @@ type table struct {
 	columns  []*column
 	byName   map[string]*column // by lower-case name
 	key      *column
+	rowid    *column // pseudo column, nil where key is it or where there is none
 }
 
 // column is a column with what its declaration tells about its values.
@@ -37,6 +38,12 @@ type column struct {
 
 // hidden reports whether the column never leaves the database.
 func (c *column) hidden() bool { return strings.HasPrefix(c.name, "_") }
+
+// comparable reports whether a caller may compare the stored values: those of
+// a file column hold the id of the file, which never leaves the server.
+func (c *column) comparable() bool {
+	return c.format == plainFormat || c.format == jsonFormat
+}
 
 type foreignKey struct {
 	table  string
@@ -76,12 +83,23 @@ func loadTable(r *sqlite.Reader, spelled, viewKey string) (*table, error) {
 	if !ok {
 		database, name = "main", spelled
 	}
-	t := &table{database: database, byName: map[string]*column{}}
+	t := &table{byName: map[string]*column{}}
+	// The database as SQLite spells it, so that a table has one name.
+	err := r.Query("SELECT name FROM pragma_database_list WHERE name = ?1 COLLATE NOCASE", []driver.Value{database}, func(row []driver.Value) error {
+		t.database = row[0].(string)
+		return nil
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case t.database == "" || t.database == "temp":
+		return nil, fmt.Errorf("no database %q for table %q", database, spelled)
+	}
 	if strings.HasPrefix(name, "_") || strings.HasPrefix(strings.ToLower(name), "sqlite_") {
 		return nil, fmt.Errorf("table %q is internal; expose a view of it", spelled)
 	}
 	var kind, sqlText string
-	err := r.Query("SELECT name, type, coalesce(sql, '') FROM "+quote(database)+".sqlite_schema WHERE name = ?1 COLLATE NOCASE AND type IN ('table', 'view')",
+	err = r.Query("SELECT name, type, coalesce(sql, '') FROM "+quote(t.database)+".sqlite_schema WHERE name = ?1 COLLATE NOCASE AND type IN ('table', 'view')",
 		[]driver.Value{name}, func(row []driver.Value) error {
 			t.name, kind, sqlText = row[0].(string), row[1].(string), row[2].(string)
 			return nil
@@ -111,7 +129,30 @@ func loadTable(r *sqlite.Reader, spelled, viewKey string) (*table, error) {
 	if err := t.applyChecks(sqlText); err != nil {
 		return nil, err
 	}
+	if err := t.loadRowid(r); err != nil {
+		return nil, err
+	}
 	return t, t.checkKey(r)
+}
+
+// loadRowid finds a name for the rowid of a table whose key is not an alias
+// of it (https://www.sqlite.org/rowidtable.html).
+func (t *table) loadRowid(r *sqlite.Reader) error {
+	without := false
+	err := r.Query("PRAGMA "+quote(t.database)+".table_list("+quote(t.name)+")", nil, func(row []driver.Value) error {
+		without = without || row[0] == t.database && row[4] != int64(0)
+		return nil
+	})
+	if err != nil || without || t.key == nil || t.key.typ == integerType {
+		return err
+	}
+	for _, name := range []string{"rowid", "_rowid_", "oid"} {
+		if t.column(name) == nil {
+			t.rowid = &column{index: -1, name: name, typ: integerType, notNull: true}
+			break
+		}
+	}
+	return nil
 }
 
 func (t *table) loadColumns(r *sqlite.Reader) error {

@@ -14,6 +14,7 @@ import (
 // whose detail is text if the request accepts application/problem+json.
 func Write(w http.ResponseWriter, r *http.Request, status int, text string) {
 	h := w.Header()
+	h.Add("Vary", "Accept")
 	var body []byte
 	switch {
 	case accepts(r):
