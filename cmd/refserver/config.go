@@ -1,0 +1,282 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/goccy/go-yaml/ast"
+
+	"github.com/bedplate/bedplate/records"
+)
+
+// config is what a configuration file says. Zero values mean that it is
+// silent.
+type config struct {
+	Listen           string
+	DataDir          string
+	CORSOrigins      []string // nil: not mentioned
+	RequestSizeLimit int64
+
+	Databases  []string          // attached beside main
+	Schemas    map[string]string // JSON Schemas by name
+	Migrations map[string]fs.FS  // by database
+	APIs       []records.API
+
+	file   string
+	places map[string]int // lines, by what the library's errors call the thing there
+}
+
+var (
+	apiName      = regexp.MustCompile(`^[A-Za-z0-9_]+$`)
+	databaseName = regexp.MustCompile(`^[A-Za-z0-9_]+$`)
+)
+
+// reservedDatabases are names with a meaning of their own.
+var reservedDatabases = []string{"main", "temp", "public", "logs", "session"}
+
+// loadConfig reads a configuration file. The error tells every mistake in it,
+// each with file and line. Relative paths in the file start at its directory.
+func loadConfig(path string) (*config, error) {
+	doc, root, err := openDocument(path)
+	if err != nil {
+		return nil, err
+	}
+	r := &configReader{document: doc, config: &config{
+		Schemas: map[string]string{}, Migrations: map[string]fs.FS{}, file: path, places: map[string]int{},
+	}}
+	r.object(root, object{
+		"server":      r.server,
+		"databases":   r.each(r.database),
+		"schemas":     r.each(r.schema),
+		"migrations":  r.migrations,
+		"record_apis": r.each(r.recordAPI),
+	})
+	for _, check := range r.checks {
+		check()
+	}
+	return r.config, r.err()
+}
+
+// A configReader fills a config from a document.
+type configReader struct {
+	*document
+	*config
+	checks []func() // of what depends on another part of the file
+}
+
+func (r *configReader) server(n ast.Node) {
+	r.object(n, object{
+		"listen":                   r.text(&r.Listen),
+		"data_dir":                 r.path(&r.DataDir),
+		"cors_allowed_origins":     r.texts(&r.CORSOrigins),
+		"request_size_limit_bytes": r.integer(&r.RequestSizeLimit, 1, math.MaxInt64),
+	})
+}
+
+func (r *configReader) database(n ast.Node) {
+	var name string
+	if !r.object(n, object{"name": r.text(&name)}) {
+		return
+	}
+	switch {
+	case !databaseName.MatchString(name):
+		r.mistake(n, "a database needs a name of letters, digits and underscores")
+	case slices.Contains(reservedDatabases, name):
+		r.mistake(n, "database name %q is reserved", name)
+	case slices.Contains(r.Databases, name):
+		r.mistake(n, "database %q is listed twice", name)
+	default:
+		r.Databases = append(r.Databases, name)
+	}
+}
+
+func (r *configReader) schema(n ast.Node) {
+	var name, text string
+	if !r.object(n, object{"name": r.text(&name), "schema": r.text(&text)}) {
+		return
+	}
+	_, twice := r.Schemas[name]
+	var invalid json.RawMessage
+	switch err := json.Unmarshal([]byte(text), &invalid); {
+	case name == "":
+		r.mistake(n, "a schema needs a name")
+	case twice:
+		r.mistake(n, "schema %q is listed twice", name)
+	case text == "":
+		r.mistake(n, "schema %q needs its JSON text under the key schema", name)
+	case err != nil:
+		r.mistake(n, "schema %q is not JSON: %v", name, err)
+	default:
+		r.Schemas[name] = text
+		r.places[fmt.Sprintf("JSON Schema %q", name)] = lineOf(n)
+	}
+}
+
+// migrations takes a directory with one directory for each database in it,
+// or with the files of the main database themselves.
+func (r *configReader) migrations(n ast.Node) {
+	var dir string
+	r.path(&dir)(n)
+	if dir == "" {
+		return
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		r.mistake(n, "migrations: %v", err)
+		return
+	}
+	files := false
+	for _, e := range entries {
+		switch {
+		case !e.IsDir():
+			files = files || filepath.Ext(e.Name()) == ".sql"
+		default:
+			r.Migrations[e.Name()] = os.DirFS(filepath.Join(dir, e.Name()))
+		}
+	}
+	if files {
+		if r.Migrations["main"] != nil {
+			r.mistake(n, "migrations: %s holds .sql files and the directory main: move the files there", dir)
+		}
+		r.Migrations["main"] = os.DirFS(dir)
+	}
+	r.checks = append(r.checks, func() {
+		for name := range r.Migrations {
+			if name != "main" && !slices.Contains(r.Databases, name) {
+				r.mistake(n, "migrations: %s has a directory for %q, which is not listed under databases", dir, name)
+			}
+		}
+	})
+}
+
+func (r *configReader) recordAPI(n ast.Node) {
+	var api records.API
+	var attached []string
+	var limit int64
+	lines := map[string]int{} // of keys that need the database to be judged
+	at := func(label string, read func(ast.Node)) func(ast.Node) {
+		return func(n ast.Node) {
+			lines[label] = lineOf(n)
+			read(n)
+		}
+	}
+	isAPI := r.object(n, object{
+		"name":                             r.text(&api.Name),
+		"table_name":                       r.text(&api.Table),
+		"attached_databases":               r.texts(&attached),
+		"conflict_resolution":              choice(r.document, &api.Conflict, conflicts),
+		"autofill_missing_user_id_columns": r.flag(&api.AutofillUser),
+		"acl_world":                        r.permissions(&api.World),
+		"acl_authenticated":                r.permissions(&api.Authenticated),
+		"enable_subscriptions":             r.flag(&api.Subscriptions),
+		"excluded_columns":                 at("exclude", r.texts(&api.Exclude)),
+		"create_access_rule":               at("create rule", r.text(&api.CreateRule)),
+		"read_access_rule":                 at("read rule", r.text(&api.ReadRule)),
+		"update_access_rule":               at("update rule", r.text(&api.UpdateRule)),
+		"delete_access_rule":               at("delete rule", r.text(&api.DeleteRule)),
+		"schema_access_rule":               at("schema rule", r.text(&api.SchemaRule)),
+		"check_rule":                       at("check", r.text(&api.Check)),
+		"expand":                           at("expand", r.texts(&api.Expand)),
+		"listing_hard_limit":               r.integer(&limit, 1, math.MaxInt32),
+		"key_column":                       r.text(&api.Key),
+	})
+	if !isAPI {
+		return
+	}
+	api.ListLimit = int(limit)
+	place := fmt.Sprintf("api %q", api.Name)
+	line, twice := r.places[place]
+	switch {
+	case !apiName.MatchString(api.Name):
+		r.mistake(n, "a record API needs a name of letters, digits and underscores")
+	case twice:
+		r.mistake(n, "record API %q is already at line %d", api.Name, line)
+	case api.Table == "":
+		r.mistake(n, "record API %q needs a table_name", api.Name)
+	default:
+		r.APIs = append(r.APIs, api)
+		r.places[place] = lineOf(n)
+		for label, line := range lines {
+			r.places[place+": "+label] = line
+		}
+	}
+	r.checks = append(r.checks, func() {
+		for _, name := range attached {
+			if !slices.Contains(r.Databases, name) {
+				r.mistake(n, "record API %q: database %q is not listed under databases", api.Name, name)
+			}
+		}
+	})
+}
+
+var conflicts = map[string]records.Conflict{
+	"ABORT": records.Abort, "IGNORE": records.Ignore, "REPLACE": records.Replace,
+}
+
+var permissions = map[string]records.Permission{
+	"CREATE": records.Create, "READ": records.Read, "UPDATE": records.Update,
+	"DELETE": records.Delete, "SCHEMA": records.Schema,
+}
+
+// permissions reads a list of operations into a set.
+func (r *configReader) permissions(to *records.Permission) func(ast.Node) {
+	return r.each(func(n ast.Node) {
+		var one records.Permission
+		choice(r.document, &one, permissions)(n)
+		*to |= one
+	})
+}
+
+// path reads a file name, relative to the directory of the configuration.
+func (r *configReader) path(to *string) func(ast.Node) {
+	return func(n ast.Node) {
+		r.text(to)(n)
+		if *to != "" && !filepath.IsAbs(*to) {
+			*to = filepath.Join(filepath.Dir(r.document.file), *to)
+		}
+	}
+}
+
+// locate adds file and line to the mistakes that only the database could
+// find, such as an unknown column in a rule.
+func (conf *config) locate(err error) error {
+	if conf.file == "" {
+		return err
+	}
+	var errs []error
+	for _, e := range flatten(err) {
+		place := ""
+		for p := range conf.places {
+			if len(p) > len(place) && strings.Contains(e.Error(), p) {
+				place = p
+			}
+		}
+		if place == "" {
+			errs = append(errs, fmt.Errorf("%s: %w", conf.file, e))
+		} else {
+			errs = append(errs, fmt.Errorf("%s:%d: %w", conf.file, conf.places[place], e))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// flatten takes joined errors apart.
+func flatten(err error) []error {
+	joined, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // a single wrapped error stays whole
+	if !ok {
+		return []error{err}
+	}
+	var all []error
+	for _, e := range joined.Unwrap() {
+		all = append(all, flatten(e)...)
+	}
+	return all
+}

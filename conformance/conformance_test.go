@@ -1,0 +1,147 @@
+// Package conformance runs the published TrailBase client against the
+// reference server with the conformance fixture.
+package conformance
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func TestJavaScriptClient(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short: installs an npm package and runs node, which takes a minute on a fresh machine")
+	}
+	t.Parallel()
+	js := installClient(t)
+	script, err := os.ReadFile(filepath.Join(js, "run.mjs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	url := serveFixture(t)
+
+	cmd := exec.CommandContext(t.Context(), "node", "--test", "--test-reporter=tap", "run.mjs")
+	cmd.Dir = js
+	cmd.Env = append(os.Environ(), "BEDPLATE_URL="+url)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("node: %v\n%s", err, out)
+	}
+	// A run that found no tests, or skipped some, is no success either.
+	if n := bytes.Count(script, []byte("\ntest(")); n == 0 || !bytes.Contains(out, fmt.Appendf(nil, "\n# pass %d\n", n)) {
+		t.Errorf("want all %d tests of run.mjs to pass:\n%s", n, out)
+	}
+}
+
+// installClient copies the script and installs what it needs beside it, so
+// that tests at the same time do not meet.
+func installClient(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, name := range []string{"package.json", "package-lock.json", "run.mjs"} {
+		text, err := os.ReadFile(filepath.Join("js", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.CommandContext(t.Context(), "npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts")
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("npm ci: %v\n%s", err, out)
+	}
+	return dir
+}
+
+// serveFixture starts serve.sh on a free port, waits until it is healthy and
+// checks at the end of the test that it stops when it is told to and leaves
+// nothing behind.
+func serveFixture(t *testing.T) (url string) {
+	t.Helper()
+	port := freePort(t)
+	tmp := t.TempDir()
+	var output bytes.Buffer
+	cmd := exec.Command("./serve.sh", "--port", fmt.Sprint(port))
+	cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
+	cmd.Stdout, cmd.Stderr = &output, &output
+	cmd.WaitDelay = time.Second
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	t.Cleanup(func() {
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Errorf("stop serve.sh: %v", err)
+		}
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Errorf("serve.sh: %v\n%s", err, &output)
+			}
+		case <-time.After(20 * time.Second):
+			t.Errorf("serve.sh does not stop")
+			_ = cmd.Process.Kill()
+			<-ended
+		}
+		if left, err := os.ReadDir(tmp); err != nil || len(left) > 0 {
+			t.Errorf("serve.sh left %v behind (%v)", left, err)
+		}
+	})
+
+	url = fmt.Sprintf("http://127.0.0.1:%d", port)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // it builds the server first
+	defer cancel()
+	for {
+		if body, err := get(ctx, url+"/api/healthcheck"); err == nil && strings.EqualFold(body, "ok") {
+			return url
+		}
+		select {
+		case err := <-ended:
+			ended <- err
+			t.Fatalf("serve.sh ended early: %v\n%s", err, &output)
+		case <-ctx.Done():
+			t.Fatal("serve.sh is not healthy after minutes")
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+func get(ctx context.Context, url string) (string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return "", err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = fmt.Errorf("status %s", res.Status)
+	}
+	return string(body), err
+}
