@@ -61,7 +61,7 @@ func (s *Service) readBody(w http.ResponseWriter, r *http.Request, dst []byte) (
 		}
 		n, err := body.Read(dst[len(dst):cap(dst)])
 		dst = dst[:len(dst)+n]
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return dst, nil
 		}
 		if err != nil {
@@ -185,7 +185,7 @@ func (p *plan) decodeMultipart(media string, data []byte, user driver.Value) ([]
 	r := p.newRequest(user)
 	for n := 0; ; n++ {
 		part, err := parts.NextRawPart()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return []*request{r}, nil
 		}
 		if err != nil || n == maxParts {

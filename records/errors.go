@@ -107,19 +107,29 @@ func refusal(err error, guarded bool) error {
 		errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return &Error{http.StatusServiceUnavailable, "", err}
 	}
+	if guarded && evaluation(err) {
+		return ErrDenied.because(err)
+	}
 	code := sqlite.Code(err)
 	if name, ok := constraints[code]; ok {
 		return badRequest("db constraint: " + name).because(err)
 	}
 	switch {
-	case code == sqliteError && guarded:
-		return ErrDenied.because(err)
 	case code == sqliteError:
 		return errRejected.because(err)
 	case code == sqliteMismatch, code == sqliteTooBig:
 		return badRequest("db constraint: data type").because(err)
 	}
 	return &Error{http.StatusInternalServerError, "", err}
+}
+
+// evaluation reports whether err is from evaluating an expression.
+func evaluation(err error) bool {
+	switch sqlite.Code(err) {
+	case sqliteError, sqliteMismatch, sqliteTooBig:
+		return true
+	}
+	return false
 }
 
 // Primary result codes, see https://www.sqlite.org/rescode.html.

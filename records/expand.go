@@ -3,8 +3,6 @@ package records
 import (
 	"database/sql/driver"
 	"fmt"
-
-	"github.com/bedplate/bedplate/sqlite"
 )
 
 // expander includes the rows that foreign keys refer to. Each row comes from
@@ -82,7 +80,7 @@ func (x *expander) read(e *expansion, id driver.Value) (data []byte, err error) 
 		switch {
 		case err == nil && data != nil:
 			return data, nil
-		case err != nil && (p.read == nil || sqlite.Code(err) != sqliteError):
+		case err != nil && (p.read == nil || !evaluation(err)):
 			return nil, err
 		}
 		// No row, or a rule that cannot be evaluated: the next API decides.

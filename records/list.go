@@ -25,7 +25,6 @@ type lister struct {
 	limit int
 	keys  []sortKey // the order, down to the primary key
 	extra []int     // where in a row the values of keys are
-	shown []*output // expanded columns
 	geo   *column   // geometry column of GeoJSON output, or nil
 	body  []byte    // the records
 	last  []driver.Value

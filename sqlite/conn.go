@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"strings"
 
 	sqlite3 "github.com/mattn/go-sqlite3"
@@ -82,6 +83,9 @@ func (c *conn) prepare(text string) (*stmt, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := checkStatement(ds); err != nil {
+		return nil, err
+	}
 	s := &stmt{sql: text, s: ds.(*sqlite3.SQLiteStmt), n: ds.NumInput()}
 	if _, nested := c.stmts[text]; nested {
 		return s, nil // closed after use, see release
@@ -99,12 +103,40 @@ func (c *conn) prepare(text string) (*stmt, error) {
 	return s, nil
 }
 
+// checkStatement refuses a text without a statement, which the driver would
+// crash on, and one with several, of which it would run the first. It closes
+// what it refuses. The driver keeps both facts to itself.
+func checkStatement(s driver.Stmt) error {
+	v := reflect.ValueOf(s).Elem()
+	handle, tail := v.FieldByName("s"), v.FieldByName("t")
+	var err error
+	switch {
+	case !handle.IsValid() || !tail.IsValid():
+		err = errors.New("sqlite: this version of mattn/go-sqlite3 is not supported")
+	case handle.IsNil():
+		err = errors.New("sqlite: no statement in the text")
+	case tail.String() != "":
+		err = errors.New("sqlite: only one statement is allowed here")
+	default:
+		return nil
+	}
+	return errors.Join(err, s.Close())
+}
+
 func (c *conn) release(s *stmt) {
 	s.busy = false
 	clear(s.row)
 	if e, ok := c.stmts[s.sql]; !ok || e.Value.(*stmt) != s {
 		_ = s.s.Close()
 	}
+}
+
+// call is query for a statement of a caller's.
+func (c *conn) call(ctx context.Context, text string, args []driver.Value, row func([]driver.Value) error) error {
+	c.tx.running = ofStatement
+	err := c.query(ctx, text, args, row)
+	c.tx.running = ours
+	return refused(err)
 }
 
 // query runs one statement to its end and calls row, if it is not nil, for
@@ -172,8 +204,8 @@ type txConn struct {
 	beginSQL               string
 	commitSQL, rollbackSQL []string
 
-	// inside tells that the application's statements run, not our own.
-	inside bool
+	// running tells whose statements run, for authorize.
+	running whose
 
 	// migrating tells that the connection is closed after the migrations,
 	// so that it does not matter what settings they leave.
@@ -188,6 +220,15 @@ type txConn struct {
 	// met is the first error of SQLite in the transaction.
 	met error
 }
+
+// whose tells who has written a statement.
+type whose uint8
+
+const (
+	ours        whose = iota
+	ofFunction        // a function of Update or View, or a migration
+	ofStatement       // a caller of Write, Query or Read
+)
 
 // note remembers err.
 func (t *txConn) note(err error) error {
@@ -206,7 +247,7 @@ func (t *txConn) Close() error                                 { return nil }
 
 func (t *txConn) Begin() (driver.Tx, error) {
 	err := t.control(t.beginSQL)
-	t.inside = true
+	t.running = ofFunction
 	return t, err
 }
 
@@ -224,7 +265,7 @@ func refused(err error) error {
 
 // control runs statements that begin or end the transaction.
 func (t *txConn) control(stmts ...string) error {
-	t.inside = false
+	t.running = ours
 	for _, s := range stmts {
 		if err := t.c.query(context.Background(), s, nil, nil); err != nil {
 			return t.note(err)
@@ -237,14 +278,14 @@ func (t *txConn) control(stmts ...string) error {
 // which is not their own, and from changing the connection for those who come
 // later (https://www.sqlite.org/c3ref/c_alter_table.html has the actions).
 func (t *txConn) authorize(action int, arg1, arg2, _ string) int {
-	if !t.inside {
+	if t.running == ours {
 		return sqlite3.SQLITE_OK
 	}
 	switch action {
 	case actionTransaction, actionAttach, actionDetach:
 		return sqlite3.SQLITE_DENY
 	case actionSavepoint:
-		if strings.HasPrefix(strings.ToLower(arg2), savepointPrefix) {
+		if t.running == ofStatement || strings.HasPrefix(strings.ToLower(arg2), savepointPrefix) {
 			return sqlite3.SQLITE_DENY
 		}
 	case actionPragma:
@@ -288,6 +329,9 @@ func (t *txConn) PrepareContext(ctx context.Context, query string) (driver.Stmt,
 	if err != nil {
 		return nil, t.note(err)
 	}
+	if err := checkStatement(s); err != nil {
+		return nil, err
+	}
 	return &txStmt{SQLiteStmt: s.(*sqlite3.SQLiteStmt), t: t}, nil
 }
 
@@ -324,7 +368,7 @@ type txRows struct {
 
 func (r *txRows) Next(dest []driver.Value) error {
 	err := r.SQLiteRows.Next(dest)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		err = r.t.note(err)
 	}
 	return err

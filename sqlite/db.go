@@ -304,7 +304,7 @@ func (db *DB) openConn(readOnly bool) (*conn, error) {
 	}
 	c := newConn(raw)
 	if readOnly {
-		c.tx.beginSQL, c.tx.commitSQL, c.tx.rollbackSQL = "BEGIN", []string{"COMMIT"}, []string{"ROLLBACK"}
+		c.tx.beginSQL, c.tx.commitSQL, c.tx.rollbackSQL = "BEGIN /* view */", []string{"COMMIT /* view */"}, []string{"ROLLBACK /* view */"}
 	} else {
 		name := quoteName(savepointName)
 		c.tx.beginSQL, c.tx.commitSQL, c.tx.rollbackSQL = "SAVEPOINT "+name, []string{"RELEASE " + name}, []string{"ROLLBACK TO " + name, "RELEASE " + name}

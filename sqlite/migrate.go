@@ -170,9 +170,9 @@ func (c *conn) pending(files []migration) (*migration, error) {
 }
 
 func (c *conn) apply(m *migration, now int64) error {
-	c.tx.inside = true
+	c.tx.running = ofFunction
 	err := c.tx.note(c.exec(m.text))
-	c.tx.inside = false
+	c.tx.running = ours
 	if err != nil {
 		return err
 	}

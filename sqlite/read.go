@@ -21,7 +21,7 @@ type Reader struct {
 // driver turns the values of columns declared DATE, DATETIME, TIMESTAMP or
 // BOOLEAN into time.Time and bool; an expression, such as +column, keeps them.
 func (r *Reader) Query(query string, args []driver.Value, row func([]driver.Value) error) error {
-	return r.c.query(r.ctx, query, args, row)
+	return r.c.call(r.ctx, query, args, row)
 }
 
 // Read runs fn with a reading connection in a snapshot: all its queries see
@@ -33,11 +33,11 @@ func (db *DB) Read(ctx context.Context, fn func(r *Reader) error) (err error) {
 		return err
 	}
 	defer db.readers.put(c)
-	if err := c.query(context.Background(), "BEGIN", nil, nil); err != nil {
+	if err := c.query(context.Background(), "BEGIN /* reader */", nil, nil); err != nil {
 		return db.classify(err)
 	}
 	defer func() {
-		err = db.classify(errors.Join(err, c.query(context.Background(), "COMMIT", nil, nil)))
+		err = db.classify(errors.Join(err, c.query(context.Background(), "COMMIT /* reader */", nil, nil)))
 	}()
 	return fn(&Reader{ctx, c})
 }
@@ -51,7 +51,7 @@ func (db *DB) Query(ctx context.Context, query string, args []driver.Value, row 
 		return err
 	}
 	defer db.readers.put(c)
-	return db.classify(c.query(ctx, query, args, row))
+	return db.classify(c.call(ctx, query, args, row))
 }
 
 // MaxReaders returns how many reads can run at once.

@@ -44,6 +44,9 @@ func (t *Tx) PrepareContext(ctx context.Context, query string) (*sql.Stmt, error
 //
 // ctx is for waiting: once fn runs, only the contexts that it passes on count.
 func (db *DB) Update(ctx context.Context, fn func(tx *Tx) error) error {
+	if fn == nil {
+		fn = func(*Tx) error { panic("sqlite: Update without a function") }
+	}
 	err := db.writer.do(ctx, &request{fn: fn})
 	db.updates.Add(1)
 	return err

@@ -387,7 +387,7 @@ func (w *writer) rollback() {
 		return
 	}
 	if err := w.c.query(context.Background(), rollbackSQL, nil, nil); err != nil {
-		w.fail(err)
+		_ = w.fail(err) // for those who come next
 	}
 }
 
@@ -458,12 +458,12 @@ func (w *writer) savepoint(r *request) error {
 
 func (w *writer) statements(r *request) (err error) {
 	defer func() {
-		w.c.tx.inside = false
+		w.c.tx.running = ours
 		if p := recover(); p != nil {
 			err = &PanicError{Value: p, Stack: debug.Stack()}
 		}
 	}()
-	w.c.tx.inside = true
+	w.c.tx.running = ofStatement
 	for i := range r.stmts {
 		s := &r.stmts[i]
 		n := 0
