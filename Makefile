@@ -1,0 +1,70 @@
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Packages whose shorter tests run under the race detector in `make test`; `make race` runs all.
+RACE_PACKAGES ?= . ./sqlite/... ./records/...
+FUZZTIME ?= 30s
+ROUNDS ?= 30
+ARGS ?=
+
+export CGO_ENABLED := 1
+
+.PHONY: help
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: test
+test: fmt tidy vet lint fuzz-short unit ## all checks: format, go.mod, vet, lint, a little fuzzing, tests
+
+.PHONY: fmt
+fmt: ## list files that gofmt would change
+	@out="$$(gofmt -l .)"; if [[ -n "$$out" ]]; then echo "not gofmt formatted:"; echo "$$out"; exit 1; fi
+
+.PHONY: tidy
+tidy: ## show what go mod tidy would change
+	go mod tidy -diff
+
+.PHONY: vet
+vet: ## go vet, and in bench/ whatever does not pull in the peers
+	go vet ./...
+	@tools/bench-vet.sh
+
+.PHONY: lint
+lint: .bin/golangci-lint ## golangci-lint with .golangci.yml
+	.bin/golangci-lint run
+
+# The version is pinned in tools/go.mod.
+.bin/golangci-lint: tools/go.mod tools/go.sum
+	cd tools && GOBIN="$(CURDIR)/.bin" go install tool
+	@touch $@
+
+# Some tests build the programs that they start, which cached results know nothing of: count=1.
+.PHONY: unit
+unit: ## go test, and once more with the race detector where concurrency is the point
+	go test -count=1 ./...
+	go test -race -short $(RACE_PACKAGES)
+
+.PHONY: race
+race: ## every test under the race detector
+	go test -race -timeout 30m ./...
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME (30s)
+	tools/fuzz.sh $(FUZZTIME)
+
+.PHONY: fuzz-short
+fuzz-short: ## every fuzz target for three seconds
+	tools/fuzz.sh 3s
+
+.PHONY: crash
+crash: ## kill -9 the server ROUNDS (30) times under load and look for lost records
+	go test -count=1 -v -timeout 30m ./internal/crash -rounds=$(ROUNDS)
+
+.PHONY: bench
+bench: ## compare speed and memory with the peers (ARGS="-quick" for a short run)
+	cd bench && go run ./cmd/run $(ARGS)
+
+.PHONY: serve
+serve: ## run the reference server with the demo data (ARGS="--listen :8080")
+	go run ./cmd/refserver serve $(ARGS)

@@ -1,0 +1,97 @@
+package archtest
+
+// Bedplate returns the layering of this module.
+//
+//	layer 3   cmd/refserver  examples/*   any public package
+//	layer 2   bedplate (the root)         sqlite, records, auth, realtime
+//	layer 1   records auth realtime       sqlite, internal/*        no edge between siblings
+//	          tlsauto backup              internal/*
+//	layer 0   sqlite                      internal/*, mattn/go-sqlite3
+//	          internal/*                  small libraries, nothing public
+//
+// Siblings are joined by the root, with values and small funcs. A row may name a package that
+// does not exist yet: then its place is settled before its code is.
+func Bedplate() Layering {
+	public := []string{".", "sqlite", "records", "auth/...", "realtime/...", "tlsauto/...", "backup/..."}
+	internal := []string{
+		"internal/geo", "internal/httpx", "internal/jsonx", "internal/listquery", "internal/problem",
+		"internal/rule", "internal/seal", "internal/sqltoken",
+	}
+	all := append(append([]string{}, public...), internal...)
+	database := append([]string{"sqlite"}, internal...)
+
+	return Layering{
+		Module: "github.com/bedplate/bedplate",
+		Rows: []Row{
+			// Layer 3: programs.
+			{
+				Packages:  []string{"cmd/refserver/..."},
+				May:       append([]string{"cmd/refserver/..."}, all...),
+				Libraries: []string{"github.com/alecthomas/kong", "github.com/goccy/go-yaml"},
+			},
+			{Packages: []string{"examples/*"}, May: public},
+			// Tests of the finished programs; they talk to them over HTTP and read the file.
+			{Packages: []string{"conformance"}},
+			{Packages: []string{"internal/crash"}, TestMay: []string{"sqlite"}},
+
+			// Layer 2: the root joins the parts.
+			{Packages: []string{"."}, May: append([]string{"records", "auth", "realtime"}, database...)},
+
+			// Layer 1: the parts, which do not know each other.
+			{
+				Packages: []string{"records"}, May: database,
+				Libraries: []string{"golang.org/x/crypto/chacha20poly1305"},
+			},
+			{
+				Packages: []string{"auth"}, May: database,
+				Libraries: []string{"golang.org/x/crypto/argon2", "golang.org/x/crypto/bcrypt"},
+			},
+			{Packages: []string{"auth/passkey"}, May: append([]string{"auth"}, database...)},
+			{Packages: []string{"realtime"}, May: database, Libraries: []string{"github.com/r3labs/sse/v2"}},
+			{Packages: []string{"realtime/durable"}, May: append([]string{"realtime"}, database...)},
+			{Packages: []string{"tlsauto"}, May: internal, Libraries: []string{"golang.org/x/crypto/acme"}},
+			{Packages: []string{"backup"}, May: internal},
+			{
+				Packages: []string{"backup/litestream"}, May: append([]string{"backup"}, internal...),
+				Libraries: []string{"github.com/benbjohnson/litestream"},
+			},
+
+			// Layer 0: the database, and what everybody stands on.
+			{
+				Packages: []string{"sqlite"}, May: internal,
+				Libraries: []string{"github.com/mattn/go-sqlite3", "github.com/santhosh-tekuri/jsonschema/v6", "C"},
+			},
+			{
+				Packages: []string{"internal/geo"}, May: internal,
+				Libraries: []string{"github.com/peterstace/simplefeatures/geom"},
+			},
+			{Packages: internal, May: internal},
+
+			// Helpers of tests and of the house.
+			{Packages: []string{"internal/sqlitetest"}, May: database},
+			{Packages: []string{"internal/apitest"}, May: all},
+			{Packages: []string{"internal/archtest"}},
+		},
+		TestPackages: []string{"internal/sqlitetest", "internal/apitest"},
+		TestLibraries: []string{
+			"github.com/google/go-cmp",
+			"github.com/rogpeppe/go-internal",
+			"golang.org/x/tools/txtar",
+		},
+		Bans: []Ban{
+			{
+				From: []string{".", "sqlite", "records", "auth/...", "realtime/..."},
+				To: []string{
+					"backup", "tlsauto",
+					"github.com/benbjohnson/litestream", "golang.org/x/crypto/acme",
+				},
+				Because: "an application that wants replication or certificates links them itself",
+			},
+			{
+				From:    []string{".", "sqlite", "records", "auth/...", "realtime/...", "tlsauto/...", "backup"},
+				To:      []string{"modernc.org/sqlite", "modernc.org/libc"},
+				Because: "two SQLite libraries in one process ignore each other's file locks",
+			},
+		},
+	}
+}
