@@ -102,8 +102,14 @@ func (p *plan) createStatements(stmts []sqlite.Stmt, r *request, out *created, o
 	}
 	insert := p.cached(sh, p.createStatement)
 	stmt := sqlite.Stmt{SQL: insert.sql, Args: insert.bind(r), Rows: &out.rows, Row: func(row []driver.Value) { out.key = row[0] }}
-	if !ignore && (!only || p.check != nil) {
-		stmt.Done = granted
+	stmt.Done = func(rows int) error {
+		switch {
+		case rows > 0 && out.key == nil: // possible in ordinary tables, and out of reach
+			return badRequest("db constraint: not null")
+		case ignore || only && p.check == nil:
+			return nil
+		}
+		return granted(rows)
 	}
 	if p.check == nil {
 		return append(stmts, stmt)

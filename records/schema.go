@@ -32,6 +32,7 @@ type column struct {
 	generated bool
 	uuid      bool        // checked to be a UUID
 	uuidV7    bool        // default is uuid_v7()
+	alias     bool        // INTEGER PRIMARY KEY, another name of the rowid
 	odd       bool        // the driver would turn its values into times or booleans
 	ref       *foreignKey // single-column foreign key
 }
@@ -143,7 +144,7 @@ func (t *table) loadRowid(r *sqlite.Reader) error {
 		without = without || row[0] == t.database && row[4] != int64(0)
 		return nil
 	})
-	if err != nil || without || t.key == nil || t.key.typ == integerType {
+	if err != nil || without || t.key == nil || t.key.alias {
 		return err
 	}
 	for _, name := range []string{"rowid", "_rowid_", "oid"} {
@@ -179,6 +180,7 @@ func (t *table) loadColumns(r *sqlite.Reader) error {
 			c.odd = true
 		}
 		if row[5].(int64) > 0 {
+			c.alias = strings.EqualFold(declared, "INTEGER")
 			keys++
 			key = c
 		}

@@ -64,6 +64,9 @@ func (e *PanicError) Unwrap() error {
 // Code returns SQLite's extended result code of err
 // (https://www.sqlite.org/rescode.html), or 0 if err did not come from SQLite.
 func Code(err error) int {
+	if err == nil {
+		return 0
+	}
 	var e sqlite3.Error
 	if errors.As(err, &e) {
 		return int(e.ExtendedCode)
@@ -73,8 +76,11 @@ func Code(err error) int {
 
 // classify adds the sentinel that tells a caller what to do about err.
 func (db *DB) classify(err error) error {
+	if err == nil {
+		return nil
+	}
 	var e sqlite3.Error
-	if err == nil || !errors.As(err, &e) {
+	if !errors.As(err, &e) {
 		return err
 	}
 	switch {

@@ -290,6 +290,38 @@ func TestGoexitTwice(t *testing.T) {
 	within(t, "Close", func() { check(t, db.Close()) })
 }
 
+// A callback that ends its goroutine only when it is run for the second time,
+// because another one did so before.
+func TestGoexitWhenRepeated(t *testing.T) {
+	t.Parallel()
+	db, err := sqlite.Open(bg, t.TempDir()+"/test.db", sqlite.Options{})
+	check(t, err)
+	check(t, db.Update(bg, func(tx *sqlite.Tx) error { return run(tx, itemSchema) }))
+	runs := 0
+	errs := together(t, db,
+		write(db, 1),
+		func() error {
+			return db.Write(bg, insert(2), sqlite.Stmt{SQL: "SELECT 1", Row: func([]driver.Value) {
+				if runs++; runs == 2 {
+					runtime.Goexit()
+				}
+			}})
+		},
+		func() error {
+			return db.Write(bg, insert(3), sqlite.Stmt{SQL: "SELECT 1", Row: func([]driver.Value) { runtime.Goexit() }})
+		},
+		write(db, 4))
+	errs = append(errs, write(db, 5)())
+	var want []int64
+	for i, err := range errs {
+		if err == nil {
+			want = append(want, int64(i+1))
+		}
+	}
+	wantItems(t, db, want...)
+	within(t, "Close", func() { check(t, db.Close()) })
+}
+
 func TestCancelWhileWaiting(t *testing.T) {
 	t.Parallel()
 	db := sqlitetest.Open(t, itemSchema)
