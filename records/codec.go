@@ -132,7 +132,7 @@ func (c *column) decode(v jsonx.Value) (driver.Value, error) {
 		case jsonx.Array:
 			return byteArray(v.Raw)
 		}
-	case anyType:
+	case anyType, numericType:
 		switch v.Kind {
 		case jsonx.String:
 			return text(v)
@@ -143,7 +143,9 @@ func (c *column) decode(v jsonx.Value) (driver.Value, error) {
 		case jsonx.Bool:
 			return boolInt(v.Bool), nil
 		case jsonx.Array:
-			return byteArray(v.Raw)
+			if c.typ == anyType {
+				return byteArray(v.Raw)
+			}
 		}
 	}
 	return nil, errValue

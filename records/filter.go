@@ -114,7 +114,7 @@ func (c *column) filterValue(s string) (driver.Value, error) {
 		if v, ok := number(s); ok {
 			return v, nil
 		}
-		if v, ok := decodeBlob(s); ok && s != "" {
+		if v, ok := decodeBlob(s); ok && s != "" && c.typ == anyType {
 			return v, nil
 		}
 		return s, nil

@@ -288,3 +288,7 @@ func idsOf(t testing.TB, r response) []string {
 	}
 	return v.IDs
 }
+
+func fixedCaller(id any) func(context.Context) records.Caller {
+	return func(context.Context) records.Caller { return records.Caller{ID: id} }
+}

@@ -56,7 +56,8 @@ type foreignKey struct {
 type valueType uint8
 
 const (
-	anyType valueType = iota // ANY, NUMERIC or none
+	anyType valueType = iota // ANY or none
+	numericType
 	integerType
 	realType
 	textType
@@ -210,8 +211,10 @@ func declaredType(declared string) valueType {
 		return blobType
 	case strings.Contains(d, "REAL"), strings.Contains(d, "FLOA"), strings.Contains(d, "DOUB"):
 		return realType
+	case d == "", d == "ANY":
+		return anyType
 	}
-	return anyType
+	return numericType
 }
 
 func (t *table) loadForeignKeys(r *sqlite.Reader) error {
@@ -381,7 +384,7 @@ func (t *table) viewKey(name string) error {
 	if t.key.hidden() {
 		return fmt.Errorf("view %q: the key column %q is hidden", t.name, name)
 	}
-	if t.key.typ == realType || t.key.typ == anyType {
+	if t.key.typ != integerType && t.key.typ != textType && t.key.typ != blobType {
 		return errors.New("view " + t.name + ": the key column must be an integer, text or blob column of a table, or a CAST to one of these")
 	}
 	t.key.uuid = t.key.typ == blobType

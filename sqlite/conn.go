@@ -134,9 +134,8 @@ func (c *conn) release(s *stmt) {
 // call is query for a statement of a caller's.
 func (c *conn) call(ctx context.Context, text string, args []driver.Value, row func([]driver.Value) error) error {
 	c.tx.running = ofStatement
-	err := c.query(ctx, text, args, row)
-	c.tx.running = ours
-	return refused(err)
+	defer func() { c.tx.running = ours }()
+	return refused(c.query(ctx, text, args, row))
 }
 
 // query runs one statement to its end and calls row, if it is not nil, for

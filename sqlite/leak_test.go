@@ -64,7 +64,7 @@ func TestOpenAndCloseLeaveNothing(t *testing.T) {
 // The log is checkpointed under load, also while readers come and go.
 func TestLogStaysBounded(t *testing.T) {
 	t.Parallel()
-	db := sqlitetest.Open(t, itemSchema, sqlite.Options{Synchronous: sqlite.Normal})
+	db := sqlitetest.Open(t, itemSchema, sqlite.Options{Synchronous: sqlite.Normal, Checkpoint: 2000})
 	const d = 2 * time.Second
 	deadline := time.Now().Add(d)
 	var wg sync.WaitGroup
@@ -157,4 +157,57 @@ func lockRollback(t *testing.T, path string) (unlock func()) {
 	exec("CREATE TABLE other (id)")
 	exec("BEGIN EXCLUSIVE")
 	return func() { check(t, errors.Join(conn.Close())) }
+}
+
+// A long snapshot keeps the log from beginning anew, however often one tries.
+// Other readers must not pay for the trying.
+func TestLongViewDoesNotStallReaders(t *testing.T) {
+	t.Parallel()
+	db := sqlitetest.Open(t, itemSchema, sqlite.Options{Synchronous: sqlite.Normal, Checkpoint: 50})
+	check(t, write(db, -1)())
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	entered := make(chan struct{})
+	wg.Go(func() {
+		err := db.View(bg, func(tx *sqlite.Tx) error {
+			err := tx.QueryRowContext(bg, "SELECT count(*) FROM item").Scan(new(int))
+			close(entered)
+			<-stop
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	<-entered
+	wg.Go(func() {
+		for id := int64(1); ; id++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if err := write(db, id)(); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	var reads, slow int
+	var stalled time.Duration
+	for deadline := time.Now().Add(1500 * time.Millisecond); time.Now().Before(deadline); {
+		start := time.Now()
+		value(t, db, "SELECT id FROM item LIMIT 1")
+		reads++
+		if d := time.Since(start); d > 25*time.Millisecond {
+			slow++
+			stalled += d
+		}
+	}
+	close(stop)
+	wg.Wait()
+	t.Logf("%d reads, %d of them slow, %v in all", reads, slow, stalled)
+	if stalled > 400*time.Millisecond {
+		t.Errorf("readers were held up for %v of 1.5 s, %d times", stalled, slow)
+	}
 }

@@ -8,6 +8,8 @@ import (
 
 const (
 	checkpointEvery = 50 * time.Millisecond
+	drainFor        = 10 * time.Millisecond // readers, at most
+	drainAgain      = time.Second           // after readers that would not leave
 	optimizeEvery   = time.Hour
 )
 
@@ -19,6 +21,8 @@ type maintainer struct {
 	kick   chan struct{} // one slot: there were writes
 	quit   chan struct{}
 	exited chan struct{}
+
+	notBefore time.Time // to hold up readers
 }
 
 func (m *maintainer) start(db *DB) {
@@ -91,13 +95,19 @@ func (m *maintainer) run() {
 // (https://www.sqlite.org/wal.html#avoiding_excessively_large_wal_files).
 func (m *maintainer) checkpoint(c *conn) error {
 	pages, err := checkpoint(c, "PASSIVE")
-	if err != nil || pages < 3*int64(m.db.opts.Checkpoint) {
+	if err != nil || pages < 3*int64(m.db.opts.Checkpoint) || time.Now().Before(m.notBefore) {
 		return err
+	}
+	drain, cancel := context.WithTimeout(context.Background(), drainFor)
+	defer cancel()
+	resume, ok := m.db.readers.pause(drain)
+	defer resume()
+	if !ok { // one of them takes long
+		m.notBefore = time.Now().Add(drainAgain)
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), checkpointEvery)
 	defer cancel()
-	resume, _ := m.db.readers.pause(ctx)
-	defer resume()
 	if _, err := checkpoint(c, "PASSIVE"); err != nil {
 		return err
 	}

@@ -26,7 +26,7 @@ func TestModel(t *testing.T) {
 	for _, options := range []sqlite.Options{
 		{},
 		{MaxBatch: 1, Synchronous: sqlite.Normal},
-		{MaxQueue: 8, MaxBatch: 4, Synchronous: sqlite.Normal},
+		{MaxQueue: 8, MaxBatch: 4, Synchronous: sqlite.Normal, Checkpoint: 1},
 		{MaxHold: time.Millisecond, Synchronous: sqlite.Normal},
 	} {
 		options.Logger = quiet

@@ -165,7 +165,7 @@ func TestCloseWaits(t *testing.T) {
 func TestCloseRaces(t *testing.T) {
 	t.Parallel()
 	for range 10 {
-		db := sqlitetest.Open(t, itemSchema, sqlite.Options{Synchronous: sqlite.Normal, Readers: 3})
+		db := sqlitetest.Open(t, itemSchema, sqlite.Options{Synchronous: sqlite.Normal, Readers: 3, Checkpoint: 1})
 		var acknowledged sync.Map
 		var wg sync.WaitGroup
 		started := make(chan struct{}, 16)

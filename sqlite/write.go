@@ -60,13 +60,13 @@ type request struct {
 	stmts []Stmt
 	fn    func(*Tx) error
 
-	err   error        // written by the leader before it answers
-	done  chan error   // the answer; one slot
-	turn  chan bool    // for fn: the writer is yours
-	fin   chan error   // for fn: the outcome; one slot
-	begun chan *sql.Tx // for fn: its transaction; one slot
-	taken bool         // guarded by writer.mu: no longer in the queue
-	gone  bool         // a callback ended the leader's goroutine: not to be repeated
+	err     error        // written by the leader before it answers
+	done    chan error   // the answer; one slot
+	turn    chan bool    // for fn: the writer is yours
+	fin     chan error   // for fn: the outcome; one slot
+	begun   chan *sql.Tx // for fn: its transaction; one slot
+	taken   bool         // guarded by writer.mu: no longer in the queue
+	settled bool         // its outcome stands: not to be repeated
 }
 
 // writer is the writing end of a DB: leader/follower group commit. Whoever
@@ -261,16 +261,24 @@ func (w *writer) lead(own *request) {
 // resume goes on after a callback has ended the leader's goroutine with
 // runtime.Goexit: that request is undone, the others are repeated.
 func (w *writer) resume(batch []*request) {
+	finished := false
+	defer func() {
+		if !finished { // a callback did it when it was repeated
+			go w.resume(batch)
+		}
+	}()
 	culprit := w.running
-	culprit.gone = true
+	culprit.settled = true
 	culprit.err = errors.New("sqlite: a callback ended its goroutine")
 	if !w.c.raw.AutoCommit() {
 		if err := w.c.exec("ROLLBACK"); err != nil {
+			finished = true
 			w.abandon(batch, err)
 			return
 		}
 	}
 	w.again(batch, culprit.err)
+	finished = true
 	for _, r := range batch {
 		r.done <- r.err
 	}
@@ -397,10 +405,10 @@ func (w *writer) rollback() {
 func (w *writer) again(batch []*request, cause error) {
 	for _, r := range batch {
 		switch {
-		case r.gone:
+		case r.settled:
 		case r.fn == nil:
 			if r.err = w.begin(); r.err != nil {
-				continue
+				break
 			}
 			if w.run(r, false); r.err == nil {
 				r.err = w.commit()
@@ -412,6 +420,7 @@ func (w *writer) again(batch []*request, cause error) {
 			// The cause is somebody else's error, not to be taken for one's own.
 			r.err = fmt.Errorf("%w: %v", ErrRolledBack, cause) //nolint:errorlint // see above
 		}
+		r.settled = true
 	}
 }
 

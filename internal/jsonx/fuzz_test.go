@@ -130,7 +130,9 @@ func strictTokens(dec *json.Decoder, depth int) bool {
 				return false
 			}
 		}
-		dec.Token()
+		if _, err := dec.Token(); err != nil {
+			return false
+		}
 		return len(names) <= jsonx.MaxMembers
 	}
 	return true
