@@ -103,7 +103,7 @@ func refusal(err error, guarded bool) error {
 		return err
 	case errors.Is(err, sqlite.ErrDiskFull):
 		return &Error{http.StatusInsufficientStorage, "", err}
-	case errors.Is(err, sqlite.ErrBusy), errors.Is(err, sqlite.ErrFailed), errors.Is(err, sqlite.ErrClosed),
+	case errors.Is(err, sqlite.ErrBusy), errors.Is(err, sqlite.ErrTimeout), errors.Is(err, sqlite.ErrFailed), errors.Is(err, sqlite.ErrClosed),
 		errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return &Error{http.StatusServiceUnavailable, "", err}
 	}

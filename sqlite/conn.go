@@ -10,6 +10,8 @@ import (
 	"io"
 	"reflect"
 	"strings"
+	"sync/atomic"
+	"unsafe"
 
 	sqlite3 "github.com/mattn/go-sqlite3"
 )
@@ -24,6 +26,10 @@ type conn struct {
 	stmts map[string]*list.Element // of *stmt
 	order *list.List               // most recently used first
 	args  []driver.NamedValue      // scratch
+
+	watch  *watch // nil: not watched
+	handle unsafe.Pointer
+	since  atomic.Int64 // when a caller's statement began, Unix nanoseconds; 0: none runs
 
 	tx    txConn
 	sqlDB *sql.DB // over tx; opened by the first Update or View
@@ -45,6 +51,9 @@ func newConn(raw *sqlite3.SQLiteConn) *conn {
 }
 
 func (c *conn) close() error {
+	if c.watch != nil {
+		c.watch.remove(c)
+	}
 	var errs []error
 	if c.sqlDB != nil {
 		errs = append(errs, c.sqlDB.Close())
@@ -133,9 +142,20 @@ func (c *conn) release(s *stmt) {
 
 // call is query for a statement of a caller's.
 func (c *conn) call(ctx context.Context, text string, args []driver.Value, row func([]driver.Value) error) error {
-	c.tx.running = ofStatement
-	defer func() { c.tx.running = ours }()
+	c.enter()
+	defer c.leave()
 	return refused(c.query(ctx, text, args, row))
+}
+
+// enter and leave stand around the statements of a caller.
+func (c *conn) enter() {
+	c.tx.running = ofStatement
+	c.watch.started(c)
+}
+
+func (c *conn) leave() {
+	c.tx.running = ours
+	c.since.Store(0)
 }
 
 // query runs one statement to its end and calls row, if it is not nil, for

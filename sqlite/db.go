@@ -66,6 +66,10 @@ type Options struct {
 	// MaxHold bounds how long one Update may keep the writer; default 30 s.
 	MaxHold time.Duration
 
+	// MaxStatement bounds how long one Write, or one statement of Query and
+	// Read, may take before it is interrupted; default 10 s.
+	MaxStatement time.Duration
+
 	// BusyTimeout is how long to wait for another process; default 10 s.
 	BusyTimeout time.Duration
 
@@ -111,6 +115,9 @@ func (o Options) withDefaults() Options {
 	if o.MaxHold == 0 {
 		o.MaxHold = 30 * time.Second
 	}
+	if o.MaxStatement == 0 {
+		o.MaxStatement = 10 * time.Second
+	}
 	if o.BusyTimeout == 0 {
 		o.BusyTimeout = 10 * time.Second
 	}
@@ -144,7 +151,7 @@ func (o Options) validate(path string) error {
 			bad("%s is negative", f.name)
 		}
 	}
-	if o.MaxHold < 0 || o.BusyTimeout < 0 {
+	if o.MaxHold < 0 || o.BusyTimeout < 0 || o.MaxStatement < 0 {
 		bad("a duration is negative")
 	}
 	if o.Synchronous != Full && o.Synchronous != Normal {
@@ -188,6 +195,7 @@ type DB struct {
 	readers  readers
 	ballast  ballast
 	maintain maintainer
+	watch    watch
 	updates  atomic.Int64 // finished Update calls, see SchemaGeneration
 
 	migrating sync.RWMutex // read-locked by Migrate
@@ -218,6 +226,7 @@ func Open(ctx context.Context, path string, opts Options) (*DB, error) {
 		}
 	}
 	db.ballast.open(path, opts.Ballast)
+	db.watch.init(opts.MaxStatement)
 	w, err := db.openConn(false)
 	if err = db.classify(err); errors.Is(err, ErrDiskFull) {
 		db.ballast.release() // it is there for this
@@ -281,6 +290,7 @@ func (db *DB) Err() error {
 func (db *DB) Close() error {
 	db.closeOnce.Do(func() {
 		db.maintain.stop()
+		defer db.watch.close()
 		w := db.writer.close()
 		db.migrating.Lock() // waits for a running Migrate
 		defer db.migrating.Unlock()
@@ -303,6 +313,11 @@ func (db *DB) openConn(readOnly bool) (*conn, error) {
 		return nil, err
 	}
 	c := newConn(raw)
+	if c.handle, err = databaseHandle(raw); err != nil {
+		return nil, errors.Join(err, raw.Close())
+	}
+	c.watch = &db.watch
+	db.watch.add(c)
 	if readOnly {
 		c.tx.beginSQL, c.tx.commitSQL, c.tx.rollbackSQL = "BEGIN /* view */", []string{"COMMIT /* view */"}, []string{"ROLLBACK /* view */"}
 	} else {

@@ -31,6 +31,10 @@ var (
 	// Update inside an Update ends this way.
 	ErrHeldTooLong = errors.New("sqlite: update held the writer for too long")
 
+	// ErrTimeout is returned by Write, Query and Read for a statement that
+	// took longer than Options.MaxStatement and was interrupted.
+	ErrTimeout = errors.New("sqlite: statement took too long")
+
 	// ErrRolledBack is returned by Update when the shared transaction was
 	// lost for a reason outside of the function, for example because
 	// another one violated a deferred constraint. The function may be run
@@ -84,6 +88,8 @@ func (db *DB) classify(err error) error {
 		return err
 	}
 	switch {
+	case e.Code == sqlite3.ErrInterrupt:
+		return fmt.Errorf("%w: %w", ErrTimeout, err)
 	case e.Code == sqlite3.ErrFull, e.SystemErrno == syscall.ENOSPC, e.SystemErrno == syscall.EDQUOT:
 		return fmt.Errorf("%w: %w", ErrDiskFull, err)
 	case e.Code == sqlite3.ErrBusy, e.Code == sqlite3.ErrLocked, e.Code == sqlite3.ErrProtocol:

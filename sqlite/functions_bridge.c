@@ -19,6 +19,7 @@ extern SQLITE_WEAK int sqlite3_create_function_v2(
     void (*)(sqlite3_context *, int, sqlite3_value **),
     void (*)(sqlite3_context *, int, sqlite3_value **),
     void (*)(sqlite3_context *), void (*)(void *));
+extern SQLITE_WEAK void sqlite3_interrupt(sqlite3 *);
 extern SQLITE_WEAK void *sqlite3_user_data(sqlite3_context *);
 extern SQLITE_WEAK int sqlite3_value_type(sqlite3_value *);
 extern SQLITE_WEAK const void *sqlite3_value_blob(sqlite3_value *);
@@ -138,3 +139,5 @@ int bedplate_register_uuid_checks(void *db) {
   }
   return 0;
 }
+
+void bedplate_interrupt(void *db) { sqlite3_interrupt(db); }

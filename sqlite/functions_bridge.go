@@ -80,6 +80,11 @@ func databaseHandle(c *sqlite3.SQLiteConn) (unsafe.Pointer, error) {
 	return db.UnsafePointer(), nil
 }
 
+// interrupt stops the statement that the connection runs, if any
+// (https://www.sqlite.org/c3ref/interrupt.html). Any goroutine may call it
+// while the connection is open.
+func interrupt(db unsafe.Pointer) { C.bedplate_interrupt(db) }
+
 //export bedplateCall
 func bedplateCall(handle C.uintptr_t, argc C.int, argv *C.bedplate_value, out *C.bedplate_result) {
 	r := (*result)(unsafe.Pointer(out))

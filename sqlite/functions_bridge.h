@@ -45,4 +45,8 @@ int bedplate_register(void *db, const char *name, int args, int pure, uintptr_t 
 // bedplate_register_uuid_checks adds is_uuid, is_uuid_v4 and is_uuid_v7.
 int bedplate_register_uuid_checks(void *db);
 
+// bedplate_interrupt stops what the connection is running; any thread may
+// call it while the connection is open.
+void bedplate_interrupt(void *db);
+
 #endif

@@ -8,8 +8,8 @@ import (
 
 const (
 	checkpointEvery = 50 * time.Millisecond
-	drainFor        = 10 * time.Millisecond // readers, at most
-	drainAgain      = time.Second           // after readers that would not leave
+	drainFor        = 10 * time.Millisecond // readers, at first
+	drainMost       = 320 * time.Millisecond
 	optimizeEvery   = time.Hour
 )
 
@@ -22,7 +22,8 @@ type maintainer struct {
 	quit   chan struct{}
 	exited chan struct{}
 
-	notBefore time.Time // to hold up readers
+	drain     time.Duration // how long to hold up readers next time
+	notBefore time.Time     // the next time
 }
 
 func (m *maintainer) start(db *DB) {
@@ -98,14 +99,18 @@ func (m *maintainer) checkpoint(c *conn) error {
 	if err != nil || pages < 3*int64(m.db.opts.Checkpoint) || time.Now().Before(m.notBefore) {
 		return err
 	}
-	drain, cancel := context.WithTimeout(context.Background(), drainFor)
+	// Readers that do not leave in time are given longer the next time, but
+	// nobody is held up for more than a tenth of the time.
+	m.drain = min(max(drainFor, 2*m.drain), drainMost)
+	drain, cancel := context.WithTimeout(context.Background(), m.drain)
 	defer cancel()
 	resume, ok := m.db.readers.pause(drain)
 	defer resume()
-	if !ok { // one of them takes long
-		m.notBefore = time.Now().Add(drainAgain)
+	m.notBefore = time.Now().Add(10 * m.drain)
+	if !ok {
 		return nil
 	}
+	m.drain = 0
 	ctx, cancel := context.WithTimeout(context.Background(), checkpointEvery)
 	defer cancel()
 	if _, err := checkpoint(c, "PASSIVE"); err != nil {

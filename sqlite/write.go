@@ -436,6 +436,7 @@ func (w *writer) run(r *request, shared bool) {
 	default:
 		r.err = w.settle(w.statements(r))
 	}
+	r.settled = r.settled || errors.Is(r.err, ErrTimeout) // not to take as long again
 	switch gone := w.c.raw.AutoCommit(); {
 	case r.err == nil && gone:
 		r.err = fmt.Errorf("%w: it was ended inside", ErrRolledBack)
@@ -467,12 +468,12 @@ func (w *writer) savepoint(r *request) error {
 
 func (w *writer) statements(r *request) (err error) {
 	defer func() {
-		w.c.tx.running = ours
+		w.c.leave()
 		if p := recover(); p != nil {
 			err = &PanicError{Value: p, Stack: debug.Stack()}
 		}
 	}()
-	w.c.tx.running = ofStatement
+	w.c.enter()
 	for i := range r.stmts {
 		s := &r.stmts[i]
 		n := 0
