@@ -66,18 +66,19 @@ type compiler struct {
 	userTable string
 	reader    *sqlite.Reader
 	sandbox   *sqlite.Sandbox
-	errs      []error
+	errs      []error // mistakes
+	failed    error   // the database could not be asked
 }
 
-// compile returns the plans of all APIs by name. The error reports all mistakes of all APIs.
-// The plans of APIs without mistakes are returned in any case.
-func compile(ctx context.Context, db *sqlite.DB, apis []API, userTable string) (map[string]*plan, error) {
+// compile returns the plans of the APIs without mistakes, by name, and all
+// mistakes of all APIs. With err the database could not be asked.
+func compile(ctx context.Context, db *sqlite.DB, apis []API, userTable string) (plans map[string]*plan, mistakes, err error) {
 	sandbox, err := db.Sandbox(ctx, allowedFunction)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	plans := map[string]*plan{}
-	var errs []error
+	defer func() { err = errors.Join(err, sandbox.Close()) }()
+	plans = map[string]*plan{}
 	err = db.Read(ctx, func(r *sqlite.Reader) error {
 		c := compiler{userTable: userTable, reader: r, sandbox: sandbox}
 		// Also an API with mistakes keeps its table from being shown by
@@ -101,13 +102,16 @@ func compile(ctx context.Context, db *sqlite.DB, apis []API, userTable string) (
 				delete(plans, p.api.Name)
 			}
 		}
-		errs = c.errs
-		return nil
+		mistakes = errors.Join(c.errs...)
+		return c.failed
 	})
-	return plans, errors.Join(err, errors.Join(errs...), sandbox.Close())
+	return plans, mistakes, err
 }
 
 func (c *compiler) fail(api string, err error) {
+	if code := sqlite.Code(err); code != 0 && code != sqliteError {
+		c.failed = errors.Join(c.failed, err)
+	}
 	if api != "" {
 		err = fmt.Errorf("api %q: %w", api, err)
 	}

@@ -54,8 +54,8 @@ func New(db *sqlite.DB, cfg Config) (*Service, error) {
 	}
 	s := &Service{db: db, cfg: cfg, log: cfg.Logger}
 	s.slow = make(slots, max(1, db.MaxReaders()-1))
-	set, err := s.compile(context.Background())
-	if err = errors.Join(append(errs, err)...); err != nil {
+	set, mistakes, err := s.compile(context.Background())
+	if err = errors.Join(append(errs, mistakes, err)...); err != nil {
 		return nil, err
 	}
 	s.plans.Store(set)
@@ -69,16 +69,17 @@ func New(db *sqlite.DB, cfg Config) (*Service, error) {
 	return s, err
 }
 
-func (s *Service) compile(ctx context.Context) (*planSet, error) {
+// compile compiles all APIs against the present schema; see the func compile.
+func (s *Service) compile(ctx context.Context) (set *planSet, mistakes, err error) {
 	updates := s.db.Updates()
 	version, err := s.db.SchemaVersion(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	plans, err := compile(ctx, s.db, s.cfg.APIs, s.cfg.UserTable)
-	set := &planSet{byName: plans, schema: version, updates: updates}
+	plans, mistakes, err := compile(ctx, s.db, s.cfg.APIs, s.cfg.UserTable)
+	set = &planSet{byName: plans, schema: version, updates: updates}
 	set.checked.Store(time.Now().UnixNano())
-	return set, err
+	return set, mistakes, err
 }
 
 // storedKey returns the key in the database, making one at first.
@@ -131,14 +132,15 @@ func (s *Service) refresh(set *planSet) *planSet {
 	}
 	next := &planSet{byName: set.byName, schema: version, updates: updates}
 	if version != set.schema {
-		compiled, err := s.compile(ctx)
-		if err != nil {
-			s.log.Error("record APIs do not fit the schema", "error", err)
-		}
-		if compiled == nil {
+		var mistakes error
+		if next, mistakes, err = s.compile(ctx); err != nil {
+			// The database cannot be asked at the moment; the next request tries again.
+			s.log.Error("compile record APIs", "error", err)
 			return set
 		}
-		next = compiled
+		if mistakes != nil {
+			s.log.Error("record APIs do not fit the schema", "error", mistakes)
+		}
 	}
 	next.checked.Store(time.Now().UnixNano())
 	s.plans.Store(next)
