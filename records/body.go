@@ -125,7 +125,7 @@ func (p *plan) decodeObject(data []byte, user driver.Value) (*request, error) {
 			return nil
 		}
 		value, err := c.decode(v)
-		invalid = invalid || err != nil // but go on: bad syntax counts first
+		invalid = invalid || err != nil || c == p.table.key && !addressable(value) // but go on: bad syntax counts first
 		r.values[c.index] = value
 		r.given.add(c.index)
 		return nil
@@ -149,7 +149,7 @@ func (p *plan) setForm(r *request, name, value string) error {
 		return errBody
 	}
 	v, err := c.decodeForm(value)
-	if err != nil {
+	if err != nil || c == p.table.key && !addressable(v) {
 		return errParams
 	}
 	r.values[c.index] = v

@@ -13,8 +13,8 @@ import (
 	"github.com/bedplate/bedplate/internal/jsonx"
 )
 
-// maxTextKey bounds a text key in a path.
-const maxTextKey = 1024
+// maxKey bounds a key in a path, in bytes.
+const maxKey = 1024
 
 var errValue = errors.New("value does not fit the column")
 
@@ -28,16 +28,27 @@ func (c *column) decodeID(s string) (driver.Value, error) {
 		}
 		return n, nil
 	case textType:
-		if s == "" || len(s) > maxTextKey || !utf8.ValidString(s) || strings.IndexByte(s, 0) >= 0 {
+		if !addressable(s) || !utf8.ValidString(s) || strings.IndexByte(s, 0) >= 0 {
 			return nil, ErrInvalidID
 		}
 		return s, nil
 	}
 	b, ok := decodeBlob(s)
-	if !ok || len(b) == 0 || len(b) > maxTextKey {
+	if !ok || !addressable(b) {
 		return nil, ErrInvalidID
 	}
 	return b, nil
+}
+
+// addressable reports whether a path can name the key v.
+func addressable(v driver.Value) bool {
+	switch v := v.(type) {
+	case string:
+		return v != "" && len(v) <= maxKey
+	case []byte:
+		return len(v) != 0 && len(v) <= maxKey
+	}
+	return true
 }
 
 // canonicalInt refuses the spellings "+1", "-0" and "007", so that a record

@@ -19,8 +19,10 @@ func (p *plan) visible(name string) *column {
 	return nil
 }
 
-// filter adds the condition of f.
-func (p *plan) filter(b *builder, f *listquery.Filter) error {
+// filter adds the condition of f. Functions that can fail or take long are
+// computed for rows that the condition readable grants only, if it is not empty:
+// otherwise a caller could tell from an error or the time what is in others.
+func (p *plan) filter(b *builder, f *listquery.Filter, readable string) error {
 	if f.Bool != 0 {
 		op := " AND "
 		if f.Bool == listquery.Or {
@@ -31,7 +33,7 @@ func (p *plan) filter(b *builder, f *listquery.Filter) error {
 			if i > 0 {
 				b.add(op)
 			}
-			if err := p.filter(b, child); err != nil {
+			if err := p.filter(b, child, readable); err != nil {
 				return err
 			}
 		}
@@ -51,7 +53,7 @@ func (p *plan) filter(b *builder, f *listquery.Filter) error {
 		b.add("NULL")
 		return nil
 	case listquery.Within, listquery.Intersects, listquery.Contains:
-		return spatial(b, c, f)
+		return spatial(b, c, f, readable)
 	}
 	if !c.comparable() {
 		return errFilter
@@ -65,7 +67,7 @@ func (p *plan) filter(b *builder, f *listquery.Filter) error {
 			return errRejected
 		}
 		// The contract has NULL match; see section 1.10 of the protocol.
-		b.add("(", rowColumn(c), " IS NULL OR ", rowColumn(c), " REGEXP ", b.param(f.Value), ")")
+		guarded(b, readable, rowColumn(c)+" IS NULL OR "+rowColumn(c)+" REGEXP "+b.param(f.Value))
 		return nil
 	}
 	v, err := c.filterValue(f.Value)
@@ -80,7 +82,16 @@ var comparison = map[listquery.Op]string{
 	listquery.Eq: "=", listquery.Ne: "<>", listquery.Gte: ">=", listquery.Gt: ">", listquery.Lte: "<=", listquery.Lt: "<",
 }
 
-func spatial(b *builder, c *column, f *listquery.Filter) error {
+// guarded adds condition, evaluated only where readable holds.
+func guarded(b *builder, readable, condition string) {
+	if readable == "" {
+		b.add("(", condition, ")")
+		return
+	}
+	b.add("CASE WHEN ", readable, " THEN ", condition, " END")
+}
+
+func spatial(b *builder, c *column, f *listquery.Filter, readable string) error {
 	if c.format != geoFormat {
 		return errFilter
 	}
@@ -89,7 +100,7 @@ func spatial(b *builder, c *column, f *listquery.Filter) error {
 		return errFilter
 	}
 	fn := map[listquery.Op]string{listquery.Within: "ST_Within", listquery.Intersects: "ST_Intersects", listquery.Contains: "ST_Contains"}[f.Op]
-	b.add(fn, "(", rowColumn(c), ",", b.param(shape), ")")
+	guarded(b, readable, fn+"("+rowColumn(c)+","+b.param(shape)+")")
 	return nil
 }
 

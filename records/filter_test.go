@@ -124,7 +124,7 @@ func TestHiddenColumns(t *testing.T) {
 		}
 	}
 	for _, target := range []string{"/t/1", "/t", "/t?order=s", "/t?filter[s]=a", "/t?count=true&limit=1"} {
-		if r := get(h, "", target); r.status != 200 || strings.Contains(r.body, "SECRET") || strings.Contains(r.body, "hidden") || strings.Contains(r.body, "excluded") || strings.Contains(r.body, "ex") {
+		if r := get(h, "", target); r.status != 200 || strings.Contains(r.body, "SECRET") || strings.Contains(r.body, "hidden") || strings.Contains(r.body, "excluded") {
 			t.Errorf("%s: %v", target, r)
 		}
 	}

@@ -3,6 +3,7 @@ package records
 import (
 	"context"
 	"database/sql/driver"
+	"errors"
 	"strconv"
 
 	"github.com/bedplate/bedplate/internal/jsonx"
@@ -205,11 +206,13 @@ func (l *lister) behind(b *builder, i int, position []driver.Value) {
 // where adds the read rule and the filter.
 func (l *lister) where(b *builder) error {
 	b.add(" FROM ", l.p.table.sql(), ` AS "_ROW_" WHERE `)
+	readable := ""
 	if l.p.read != nil {
-		b.add(l.p.read.SQL(func() string { return b.param(l.user) }, nil), " AND ")
+		readable = l.p.read.SQL(func() string { return b.param(l.user) }, nil)
+		b.add(readable, " AND ")
 	}
 	if l.q.Filter != nil {
-		if err := l.p.filter(b, l.q.Filter); err != nil {
+		if err := l.p.filter(b, l.q.Filter, readable); err != nil {
 			return err
 		}
 		b.add(" AND ")
@@ -272,7 +275,7 @@ func (l *lister) page(after func(*builder)) (*page, error) {
 // bounded reports whether the list takes little time whatever is in the
 // table, because it follows the primary key and every row counts.
 func (l *lister) bounded() bool {
-	return l.p.read == nil && l.q.Filter == nil && !l.q.Count && l.q.Offset <= 1024 && l.keys[0].column == l.p.table.key && !l.p.table.view
+	return l.exp == nil && l.p.read == nil && l.q.Filter == nil && !l.q.Count && l.q.Offset <= 1024 && l.keys[0].column == l.p.table.key && !l.p.table.view
 }
 
 func (l *lister) run(ctx context.Context, pages []*page, dst []byte) ([]byte, error) {
@@ -343,15 +346,27 @@ func (l *lister) fetch(query queryFunc, pages []*page) error {
 		if l.rows == l.limit {
 			return nil
 		}
-		if err := query(pg.b.String(), pg.b.args, l.row); err != nil {
+		err := query(pg.b.String(), pg.b.args, l.row)
+		if errors.Is(err, errPageFull) && !l.q.SkipCursor && !l.p.table.view {
+			return nil // the cursor tells where to go on
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// maxPage is the size in bytes at which a page ends, whatever its limit.
+const maxPage = 32 << 20
+
+var errPageFull = badRequest("page too large, use a smaller limit")
+
 // row appends one record.
 func (l *lister) row(row []driver.Value) error {
+	if len(l.body) > maxPage {
+		return errPageFull
+	}
 	if l.rows++; l.rows > 1 {
 		l.body = append(l.body, ',')
 	}

@@ -16,7 +16,7 @@ type table struct {
 	name     string // as it is spelled in the schema
 	view     bool
 	columns  []*column
-	byName   map[string]*column // by lower-case name
+	byName   map[string]*column // by folded name
 	key      *column
 	rowid    *column // pseudo column, nil where key is it or where there is none
 }
@@ -186,7 +186,7 @@ func (t *table) loadColumns(r *sqlite.Reader) error {
 			key = c
 		}
 		t.columns = append(t.columns, c)
-		t.byName[strings.ToLower(c.name)] = c
+		t.byName[sqltoken.Fold(c.name)] = c
 		return nil
 	})
 	if err == nil && keys == 1 {
@@ -240,7 +240,7 @@ func (t *table) loadForeignKeys(r *sqlite.Reader) error {
 }
 
 // column returns the column of that name in any case, or nil.
-func (t *table) column(name string) *column { return t.byName[strings.ToLower(name)] }
+func (t *table) column(name string) *column { return t.byName[sqltoken.Fold(name)] }
 
 // exact returns the column of exactly that name, or nil.
 func (t *table) exact(name string) *column {
@@ -361,7 +361,7 @@ func (t *table) checkReference(r *sqlite.Reader, ref *foreignKey) error {
 	}
 	other := &table{name: ref.table, byName: map[string]*column{}}
 	c := &column{name: ref.column, typ: blobType}
-	other.byName[strings.ToLower(ref.column)] = c
+	other.byName[sqltoken.Fold(ref.column)] = c
 	if err := other.applyChecks(create); err != nil {
 		return err
 	}

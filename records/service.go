@@ -32,7 +32,7 @@ type Service struct {
 type planSet struct {
 	byName  map[string]*plan
 	schema  int64        // the version it was compiled against
-	updates int64        // DB.Updates at that time
+	changes int64        // DB.SchemaChanges at that time
 	checked atomic.Int64 // when the version was last looked at, Unix nanoseconds
 }
 
@@ -71,13 +71,13 @@ func New(db *sqlite.DB, cfg Config) (*Service, error) {
 
 // compile compiles all APIs against the present schema; see the func compile.
 func (s *Service) compile(ctx context.Context) (set *planSet, mistakes, err error) {
-	updates := s.db.Updates()
+	changes := s.db.SchemaChanges()
 	version, err := s.db.SchemaVersion(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
 	plans, mistakes, err := compile(ctx, s.db, s.cfg.APIs, s.cfg.UserTable)
-	set = &planSet{byName: plans, schema: version, updates: updates}
+	set = &planSet{byName: plans, schema: version, changes: changes}
 	set.checked.Store(time.Now().UnixNano())
 	return set, mistakes, err
 }
@@ -98,7 +98,7 @@ func storedKey(db *sqlite.DB) (key []byte, err error) {
 // plan returns the API of that name, compiled against the present schema.
 func (s *Service) plan(name string) (*plan, error) {
 	set := s.plans.Load()
-	if now := time.Now().UnixNano(); set.updates != s.db.Updates() || now-set.checked.Load() > recheckEvery {
+	if now := time.Now().UnixNano(); set.changes != s.db.SchemaChanges() || now-set.checked.Load() > recheckEvery {
 		set = s.refresh(set)
 	}
 	p := set.byName[name]
@@ -114,23 +114,29 @@ func (s *Service) plan(name string) (*plan, error) {
 }
 
 // refresh returns plans for the present schema, compiling them if it changed.
-// One request does it, others go on with what there is meanwhile.
+// One request does it. Others wait for it after a change by this handle, so
+// that it is visible at once, and otherwise go on with what there is.
 func (s *Service) refresh(set *planSet) *planSet {
-	if !s.refreshMu.TryLock() {
-		return s.plans.Load()
+	if set.changes != s.db.SchemaChanges() {
+		s.refreshMu.Lock()
+	} else if !s.refreshMu.TryLock() {
+		return set
 	}
 	defer s.refreshMu.Unlock()
 	if now := s.plans.Load(); now != set {
-		return now
+		if now.changes == s.db.SchemaChanges() {
+			return now
+		}
+		set = now
 	}
 	ctx := context.Background()
-	updates := s.db.Updates()
+	changes := s.db.SchemaChanges()
 	version, err := s.db.SchemaVersion(ctx)
 	if err != nil {
 		s.log.Error("read schema version", "error", err)
 		return set
 	}
-	next := &planSet{byName: set.byName, schema: version, updates: updates}
+	next := &planSet{byName: set.byName, schema: version, changes: changes}
 	if version != set.schema {
 		var mistakes error
 		if next, mistakes, err = s.compile(ctx); err != nil {

@@ -226,6 +226,9 @@ type txConn struct {
 	// running tells whose statements run, for authorize.
 	running whose
 
+	// altered tells that a statement may have changed the schema.
+	altered bool
+
 	// migrating tells that the connection is closed after the migrations,
 	// so that it does not matter what settings they leave.
 	migrating bool
@@ -299,6 +302,10 @@ func (t *txConn) control(stmts ...string) error {
 func (t *txConn) authorize(action int, arg1, arg2, _ string) int {
 	if t.running == ours {
 		return sqlite3.SQLITE_OK
+	}
+	switch {
+	case 1 <= action && action <= 8, 10 <= action && action <= 17, action == 26, action == 29, action == 30:
+		t.altered = true // CREATE, DROP, ALTER
 	}
 	switch action {
 	case actionTransaction, actionAttach, actionDetach:

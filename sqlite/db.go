@@ -196,7 +196,7 @@ type DB struct {
 	ballast  ballast
 	maintain maintainer
 	watch    watch
-	updates  atomic.Int64 // finished Update calls, see SchemaGeneration
+	altered  atomic.Int64 // see SchemaChanges
 
 	migrating sync.RWMutex // read-locked by Migrate
 
@@ -421,6 +421,6 @@ func (db *DB) SchemaVersion(ctx context.Context) (sum int64, err error) {
 	return sum, nil
 }
 
-// Updates returns how many calls of Update and Migrate have ended: while it
-// stays the same, this handle has not changed the schema.
-func (db *DB) Updates() int64 { return db.updates.Load() }
+// SchemaChanges counts how often this handle may have changed the schema:
+// while it stays the same, only others can have done it.
+func (db *DB) SchemaChanges() int64 { return db.altered.Load() }

@@ -60,7 +60,7 @@ func (db *DB) Migrate(ctx context.Context, fsys fs.FS) error {
 	}
 	c.tx.migrating = true
 	err = c.migrate(ctx, files, db.opts.Now().Unix())
-	db.updates.Add(1)
+	db.altered.Add(1)
 	return errors.Join(db.classify(err), c.close())
 }
 

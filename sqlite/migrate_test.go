@@ -170,7 +170,7 @@ func TestMigrateUnderReaders(t *testing.T) {
 	check(t, write(db, 1)())
 	version, err := db.SchemaVersion(bg)
 	check(t, err)
-	updates := db.Updates()
+	updates := db.SchemaChanges()
 	wantItems(t, db, 1)
 	check(t, db.Migrate(bg, migrations("1_a.sql", "ALTER TABLE item ADD COLUMN more INTEGER DEFAULT 7; DROP TABLE IF EXISTS x")))
 	wantItems(t, db, 1)
@@ -179,8 +179,8 @@ func TestMigrateUnderReaders(t *testing.T) {
 	}
 	after, err := db.SchemaVersion(bg)
 	check(t, err)
-	if after == version || db.Updates() == updates {
-		t.Errorf("schema version %d, then %d; updates %d, then %d", version, after, updates, db.Updates())
+	if after == version || db.SchemaChanges() == updates {
+		t.Errorf("schema version %d, then %d; updates %d, then %d", version, after, updates, db.SchemaChanges())
 	}
 }
 

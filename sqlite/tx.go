@@ -47,9 +47,7 @@ func (db *DB) Update(ctx context.Context, fn func(tx *Tx) error) error {
 	if fn == nil {
 		fn = func(*Tx) error { panic("sqlite: Update without a function") }
 	}
-	err := db.writer.do(ctx, &request{fn: fn})
-	db.updates.Add(1)
-	return err
+	return db.writer.do(ctx, &request{fn: fn})
 }
 
 // View runs fn in a read transaction: all its statements see the database at

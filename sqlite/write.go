@@ -233,6 +233,7 @@ func (w *writer) lead(own *request) {
 			n = m
 		}
 		w.batch(&batch)
+		w.note()
 		answered := false
 		for _, r := range batch {
 			answered = answered || r == own
@@ -258,6 +259,14 @@ func (w *writer) lead(own *request) {
 	}
 }
 
+// note tells that the schema may have changed, before anybody is answered.
+func (w *writer) note() {
+	if w.c.tx.altered {
+		w.c.tx.altered = false
+		w.db.altered.Add(1)
+	}
+}
+
 // resume goes on after a callback has ended the leader's goroutine with
 // runtime.Goexit: that request is undone, the others are repeated.
 func (w *writer) resume(batch []*request) {
@@ -279,6 +288,7 @@ func (w *writer) resume(batch []*request) {
 	}
 	w.again(batch, culprit.err)
 	finished = true
+	w.note()
 	for _, r := range batch {
 		r.done <- r.err
 	}

@@ -148,14 +148,14 @@ func (p *parser) emit(which uint8, text string) {
 func (p *parser) token() error {
 	t := p.peek(0)
 	name := t.Name()
-	switch upper := strings.ToUpper(name); upper {
+	switch folded := sqltoken.Fold(name); folded {
 	default:
 		p.emit(plain, t.Text)
 		p.i++
 		return nil
-	case "_USER_", "_ROW_", "_REQ_", "_REQ_FIELDS_":
-		if name != upper {
-			return Locate(p.src, t.Pos, fmt.Sprintf("write %s in capitals", upper))
+	case "_user_", "_row_", "_req_", "_req_fields_":
+		if capitals := strings.ToUpper(folded); name != capitals {
+			return Locate(p.src, t.Pos, fmt.Sprintf("write %s in capitals", capitals))
 		}
 	}
 	if p.peek(-1).IsPunct(".") || p.peek(-1).Is("AS") {
@@ -171,7 +171,7 @@ func (p *parser) token() error {
 	p.i += 3
 	switch name {
 	case "_USER_":
-		if !strings.EqualFold(col.Name(), p.scope.UserColumn) {
+		if sqltoken.Fold(col.Name()) != p.scope.UserColumn {
 			return Locate(p.src, col.Pos, fmt.Sprintf("_USER_ has the column %s only, not %q", p.scope.UserColumn, col.Name()))
 		}
 		p.emit(user, "")
@@ -333,8 +333,8 @@ func logical(t sqltoken.Token) bool {
 			return true
 		}
 	case sqltoken.Word:
-		switch strings.ToUpper(t.Text) {
-		case "AND", "OR", "NOT", "IS", "IN", "LIKE", "GLOB", "BETWEEN", "ISNULL", "NOTNULL":
+		switch sqltoken.Fold(t.Text) {
+		case "and", "or", "not", "is", "in", "like", "glob", "between", "isnull", "notnull":
 			return true
 		}
 	}

@@ -70,7 +70,7 @@ func TestNotBoolean(t *testing.T) {
 		`VALUES (5)`, `(VALUES (5))`, `EXISTS (SELECT 1) - 2`, `EXISTS (SELECT 1) + EXISTS (SELECT 1)`, `- EXISTS (SELECT 1)`,
 		`(1 = 1) - 2`, `(1 = 1) + (1 = 1)`, `((1) = (1)) * -1`, `CASE 1 = 1 WHEN 1 THEN -1 END`, `+(1 = 1) - 2`,
 		`(SELECT -1 WHERE 1 = 1)`, `(WITH x AS (SELECT 1) SELECT -1 WHERE 1 = 1)`, `(VALUES (-1))`, `CAST(1 = 1 AS TEXT)`,
-		`(1 = 1) COLLATE nocase || 'x'`, `"a = b"`, `'a = b'`, `x'3d'`, `iif(1 = 1, -1, 0)`,
+		`(1 = 1) COLLATE nocase || 'x'`, `"a = b"`, `'a = b'`, `x'3d'`, `iif(1 = 1, -1, 0)`, "ıs", "lıke", "ın", "u.ıs",
 	} {
 		r, err := rule.Parse(src, everywhere())
 		if err != nil {

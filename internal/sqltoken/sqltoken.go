@@ -28,7 +28,23 @@ type Token struct {
 }
 
 // Is reports whether t is the keyword word, in any case.
-func (t Token) Is(word string) bool { return t.Kind == Word && strings.EqualFold(t.Text, word) }
+func (t Token) Is(word string) bool { return t.Kind == Word && Fold(t.Text) == Fold(word) }
+
+// Fold folds the case of a name as SQLite does: to lower case, in ASCII only.
+func Fold(name string) string {
+	for i := range len(name) {
+		if 'A' <= name[i] && name[i] <= 'Z' {
+			b := []byte(name)
+			for ; i < len(b); i++ {
+				if 'A' <= b[i] && b[i] <= 'Z' {
+					b[i] |= 0x20
+				}
+			}
+			return string(b)
+		}
+	}
+	return name
+}
 
 // IsPunct reports whether t is the operator or punctuation text.
 func (t Token) IsPunct(text string) bool { return t.Kind == Punct && t.Text == text }

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"math"
+	"slices"
+
+	"github.com/bedplate/bedplate/bench/internal/result"
+)
+
+// key names what was measured.
+type key struct {
+	part     string
+	server   string
+	workload string
+	conns    int
+}
+
+// measured holds the valid measurements of a run.
+type measured map[key][]result.Result
+
+// add keeps a line unless it had errors.
+func (m measured) add(l line) {
+	if l.Errs > 0 {
+		return
+	}
+	k := key{l.Part, l.Label, l.Workload, l.Conns}
+	m[k] = append(m[k], l.Result)
+}
+
+// field picks a number from a measurement.
+type field func(result.Result) float64
+
+func rps(r result.Result) float64 { return r.RPS }
+func cpu(r result.Result) float64 { return r.ServerCPU }
+func p50(r result.Result) float64 { return r.P50 }
+func p99(r result.Result) float64 { return r.P99 }
+func rss(r result.Result) float64 { return r.ServerRSS }
+
+// ofWrites and ofReads pick from one half of a mixed load.
+func ofWrites(f field) field {
+	return func(r result.Result) float64 {
+		if r.Writes == nil {
+			return math.NaN()
+		}
+		return f(result.Result{Numbers: *r.Writes})
+	}
+}
+
+func ofReads(f field) field {
+	return func(r result.Result) float64 {
+		if r.Reads == nil {
+			return math.NaN()
+		}
+		return f(result.Result{Numbers: *r.Reads})
+	}
+}
+
+// median of the field over all rounds; NaN without a valid measurement.
+func (m measured) median(k key, f field) float64 {
+	var values []float64
+	for _, r := range m[k] {
+		values = append(values, f(r))
+	}
+	return median(values)
+}
+
+// median returns the middle value, the mean of the two middle ones if their
+// number is even, or NaN if there is none.
+func median(values []float64) float64 {
+	if len(values) == 0 {
+		return math.NaN()
+	}
+	sorted := slices.Sorted(slices.Values(values))
+	mid := len(sorted) / 2
+	if len(sorted)%2 == 1 {
+		return sorted[mid]
+	}
+	return (sorted[mid-1] + sorted[mid]) / 2
+}

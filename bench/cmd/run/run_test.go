@@ -1,0 +1,132 @@
+package main
+
+import (
+	"math"
+	"slices"
+	"testing"
+
+	"github.com/bedplate/bedplate/bench/internal/result"
+)
+
+func TestMedian(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		values []float64
+		want   float64
+	}{
+		{[]float64{3}, 3},
+		{[]float64{9, 1, 2}, 2},
+		{[]float64{4, 1, 3, 2}, 2.5},
+	}
+	for _, tt := range tests {
+		if got := median(tt.values); got != tt.want {
+			t.Errorf("median of %v is %v, want %v", tt.values, got, tt.want)
+		}
+	}
+	if got := median(nil); !math.IsNaN(got) {
+		t.Errorf("median of nothing is %v", got)
+	}
+}
+
+func TestJudge(t *testing.T) {
+	t.Parallel()
+	nan := math.NaN()
+	tests := []struct {
+		name   string
+		atMost bool
+		slack  float64
+		values []float64
+		want   verdict
+	}{
+		{"at least", false, 0, []float64{2, 3}, pass},
+		{"at least, one below", false, 0, []float64{3, 1.9}, miss},
+		{"at least, slack", false, 0.25, []float64{1.7}, pass},
+		{"at least, beyond slack", false, 0.25, []float64{1.5}, miss},
+		{"at most", true, 0, []float64{2, 1}, pass},
+		{"at most, one above", true, 0, []float64{1, 2.1}, miss},
+		{"at most, slack", true, 0.25, []float64{2.4}, pass},
+		{"at most, beyond slack", true, 0.25, []float64{2.6}, miss},
+		{"partly measured", false, 0, []float64{nan, 2}, pass},
+		{"not measured", false, 0, []float64{nan}, unknown},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			g := gate{limit: 2, atMost: tt.atMost}
+			for _, v := range tt.values {
+				g.points = append(g.points, point{"", v})
+			}
+			if got := g.judge(tt.slack); got != tt.want {
+				t.Errorf("got %v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+// TestGates checks one ratio from end to end, and that slots with errors do
+// not count.
+func TestGates(t *testing.T) {
+	t.Parallel()
+	m := make(measured)
+	for _, rate := range []float64{100, 120, 110} {
+		m.add(line{partCreate, result.Result{Label: oursNormal, Workload: "create", Conns: 64, Numbers: result.Numbers{RPS: rate}}})
+		m.add(line{partCreate, result.Result{Label: bare, Workload: "postfixed", Conns: 64, Numbers: result.Numbers{RPS: 2 * rate}}})
+	}
+	m.add(line{partCreate, result.Result{Label: oursNormal, Workload: "create", Conns: 64, Errs: 1, Numbers: result.Numbers{RPS: 1e6}}})
+	all := gates(m, nil)
+	i := slices.IndexFunc(all, func(g gate) bool { return g.id == "1" })
+	if i < 0 {
+		t.Fatal("no gate 1")
+	}
+	if got, want := all[i].values(), "c=64: 0.500"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := all[i].judge(0); got != pass {
+		t.Errorf("judged %v", got)
+	}
+}
+
+// TestScheduleCoversGates fails when a gate asks for a slot nobody measures.
+func TestScheduleCoversGates(t *testing.T) {
+	t.Parallel()
+	o := options{peers: true, only: parts}
+	m := make(measured)
+	for _, s := range schedule(o, serversFor(o)) {
+		n := result.Numbers{RPS: 1, P50: 1, P99: 1}
+		m.add(line{s.part, result.Result{
+			Label: s.server, Workload: s.workload, Conns: s.conns,
+			Numbers: n, Writes: &n, Reads: &n, ServerCPU: 1,
+		}})
+	}
+	starts := make(map[string]starting)
+	for _, name := range []string{oursFull, pbShipped, pbMattn} {
+		starts[name] = starting{ready: 1, idleMB: 1, binaryMB: 1}
+	}
+	for _, g := range gates(m, starts) {
+		if len(g.points) == 0 {
+			t.Errorf("gate %s has no points", g.id)
+		}
+		for _, p := range g.points {
+			if p.value != 1 {
+				t.Errorf("gate %s at %q: %v, want 1", g.id, p.at, p.value)
+			}
+		}
+	}
+}
+
+// TestGroups checks that reversing happens within what is compared.
+func TestGroups(t *testing.T) {
+	t.Parallel()
+	slots := []slot{
+		{partCreate, "a", "create", 1}, {partCreate, "b", "create", 1},
+		{partCreate, "a", "create", 16},
+		{partRead, "a", "read", 16}, {partRead, "b", "read", 16},
+	}
+	var sizes []int
+	for group := range groups(slots) {
+		sizes = append(sizes, len(group))
+	}
+	if want := []int{2, 1, 2}; !slices.Equal(sizes, want) {
+		t.Errorf("got groups of %v, want %v", sizes, want)
+	}
+}
