@@ -183,7 +183,7 @@ func TestAttachedDatabases(t *testing.T) {
 
 // Two backends over two files in one process know nothing of each other, and
 // opening and closing them leaves nothing behind.
-func TestOpenAndCloseOften(t *testing.T) { //nolint:paralleltest // counts goroutines
+func TestOpenAndCloseOften(t *testing.T) { // not parallel: it counts goroutines
 	dir := t.TempDir()
 	rounds := 100
 	if testing.Short() {

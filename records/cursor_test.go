@@ -268,6 +268,50 @@ func TestCursorSurvivesVacuum(t *testing.T) {
 	}
 }
 
+// The row that a cursor stands on is deleted and made anew, under the same key
+// and at another place. All other rows still come once each.
+func TestCursorWhoseRowIsMadeAnew(t *testing.T) {
+	t.Parallel()
+	for _, dir := range []string{"", "-"} {
+		db := openDB(t, `CREATE TABLE t (id TEXT PRIMARY KEY NOT NULL, s TEXT) STRICT;
+			WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40) INSERT INTO t SELECT 'k' || i, 's' FROM n`)
+		h := serve(t, db, records.API{Name: "t", Table: "t", World: records.Read})
+		seen := map[string]int{}
+		anew := map[string]bool{}
+		cursor := ""
+		for range 30 {
+			target := "/t?limit=4&order=" + dir + "s"
+			if cursor != "" {
+				target += "&cursor=" + cursor
+			}
+			p := list(t, h, "", target)
+			ids := p.column(t, "id")
+			for _, id := range ids {
+				seen[id]++
+			}
+			if len(ids) == 0 {
+				break
+			}
+			cursor = p.Cursor
+			last := strings.Trim(ids[len(ids)-1], `"`)
+			if !anew[`"`+last+`"`] {
+				execSQL(t, db, `DELETE FROM t WHERE id = ?1`, last)
+				execSQL(t, db, `INSERT INTO t VALUES (?1, 's')`, last)
+			}
+			anew[`"`+last+`"`] = true
+		}
+		wrong := 0
+		for i := range 40 {
+			if id := fmt.Sprintf(`"k%d"`, i+1); seen[id] != 1 && !anew[id] {
+				wrong++
+			}
+		}
+		if wrong > 0 {
+			t.Errorf("order %ss: %d rows that nobody touched do not come once: %v", dir, wrong, seen)
+		}
+	}
+}
+
 func TestCursorSurvivesReopening(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "test.db")

@@ -196,7 +196,7 @@ func manyTerms(n int) string {
 func injections() []string {
 	var all []string
 	for _, open := range []string{"", "'", "''", `"`, `""`, "`", "]", "')", `")`, "'))", `\'`, "%27", "1", "1)", "1'", "a", "a' ", "' '", "\u02bc", "\uff07", ";", "?", "?1", ":a", "x'", "/*", "*/", "--"} {
-		for _, tail := range []string{"", " OR 1=1", " OR 1=1 --", "; DROP TABLE t", "; DROP TABLE t --", " UNION SELECT password FROM secret", " UNION ALL SELECT 1,2,3,4,5,6,7,8 --", ") OR (1=1", " AND (SELECT count(*) FROM secret) > 0 --", "; ATTACH '/tmp/x' AS x", "; PRAGMA user_version = 7", " || (SELECT password FROM secret) || '", "; INSERT INTO t DEFAULT VALUES; --", " IN (SELECT 1)", " LIMIT 1 OFFSET 1", " COLLATE nocase", "\n--", " /*", " GLOB '*'", "=1", "]=1&filter[s][$ne]=x"} {
+		for _, tail := range []string{"", " OR 1=1", " OR 1=1 --", "; DROP TABLE t", "; DROP TABLE t --", " UNION SELECT password FROM secret", " UNION ALL SELECT 1,2,3,4,5,6,7,8 --", ") OR (1=1", " AND (SELECT count(*) FROM secret) > 0 --", "; ATTACH 'x.db' AS x", "; PRAGMA user_version = 7", " || (SELECT password FROM secret) || '", "; INSERT INTO t DEFAULT VALUES; --", " IN (SELECT 1)", " LIMIT 1 OFFSET 1", " COLLATE nocase", "\n--", " /*", " GLOB '*'", "=1", "]=1&filter[s][$ne]=x"} {
 			all = append(all, open+tail)
 		}
 	}

@@ -184,7 +184,10 @@ func (l *lister) behind(b *builder, i int, position []driver.Value) {
 			op = "<"
 		}
 		key := l.p.table.key
-		b.add(col, op, `coalesce((SELECT "_KEY_".`, quote(k.name), " FROM ", l.p.table.sql(), ` AS "_KEY_" WHERE "_KEY_".`, quote(key.name), "=", b.param(position[i+1]), "),", b.param(v), ")")
+		// VACUUM may have lowered the rowid. A row that was deleted and made
+		// anew under the same key has a higher one, which does not count.
+		was := b.param(v)
+		b.add(col, op, `min(coalesce((SELECT "_KEY_".`, quote(k.name), " FROM ", l.p.table.sql(), ` AS "_KEY_" WHERE "_KEY_".`, quote(key.name), "=", b.param(position[i+1]), "),", was, "),", was, ")")
 	case v == nil && k.desc:
 		b.add("0")
 	case v == nil:
