@@ -202,7 +202,7 @@ const recordsPrefix = "/api/records/v1"
 // behind [http.StripPrefix] instead.
 func (b *Backend) Mount(mux *http.ServeMux) {
 	mux.HandleFunc(recordsPrefix, notFound) // not a redirect, which would miss an outer prefix
-	mux.Handle(recordsPrefix+"/", http.StripPrefix(recordsPrefix, b.Records))
+	mux.Handle(recordsPrefix+"/", b.Records.At(recordsPrefix))
 	mux.HandleFunc("/api/healthcheck", b.healthcheck)
 }
 

@@ -15,15 +15,26 @@ import (
 )
 
 // ServeHTTP answers requests for /{api} and /{api}/{id}. Mount it behind
-// [http.StripPrefix] with the prefix of your choice.
+// [http.StripPrefix] with the prefix of your choice, or use [Service.At].
 func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if err := s.serve(w, r); err != nil {
+	s.serveAt("", w, r)
+}
+
+// At returns a handler for the same requests below prefix, which begins with a
+// slash and does not end in one. It does what http.StripPrefix does, without
+// copying each request.
+func (s *Service) At(prefix string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.serveAt(prefix, w, r) })
+}
+
+func (s *Service) serveAt(prefix string, w http.ResponseWriter, r *http.Request) {
+	if err := s.serve(prefix, w, r); err != nil {
 		s.answer(w, r, err)
 	}
 }
 
-func (s *Service) serve(w http.ResponseWriter, r *http.Request) error {
-	name, id, hasID, err := splitPath(r.URL)
+func (s *Service) serve(prefix string, w http.ResponseWriter, r *http.Request) error {
+	name, id, hasID, err := splitPath(r.URL, prefix)
 	if err != nil {
 		return err
 	}
@@ -57,12 +68,16 @@ func (s *Service) serve(w http.ResponseWriter, r *http.Request) error {
 	return ErrNotAllowed
 }
 
-// splitPath splits /{api} or /{api}/{id}; the id may hold any character in
-// percent-encoding.
-func splitPath(u *url.URL) (name, id string, hasID bool, err error) {
+// splitPath splits /{api} or /{api}/{id} behind prefix; the id may hold any
+// character in percent-encoding.
+func splitPath(u *url.URL, prefix string) (name, id string, hasID bool, err error) {
 	path, encoded := u.Path, false
 	if u.RawPath != "" {
 		path, encoded = u.RawPath, true
+	}
+	path, ok := strings.CutPrefix(path, prefix)
+	if !ok {
+		return "", "", false, ErrNotFound
 	}
 	name, id, hasID = strings.Cut(strings.TrimPrefix(path, "/"), "/")
 	if strings.Contains(id, "/") || hasID && id == "" {

@@ -267,10 +267,12 @@ func (l *lister) page(after func(*builder)) (*page, error) {
 			b.add(" DESC")
 		}
 	}
-	b.add(" LIMIT ", b.param(int64(l.limit)))
+	// A bare parameter as the limit would make SQLite plan the statement anew
+	// whenever it is bound.
+	b.add(" LIMIT ", b.param(int64(l.limit)), "+0")
 	pg.limit = len(b.args) - 1
 	if l.q.Offset > 0 {
-		b.add(" OFFSET ", b.param(l.q.Offset))
+		b.add(" OFFSET ", b.param(l.q.Offset), "+0")
 	}
 	return pg, nil
 }

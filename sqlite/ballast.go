@@ -37,13 +37,7 @@ func (b *ballast) create() error {
 	if err != nil {
 		return err
 	}
-	block := make([]byte, 64<<10)
-	for left := b.size; left > 0 && err == nil; left -= int64(len(block)) {
-		_, err = f.Write(block[:min(left, int64(len(block)))])
-	}
-	if err == nil {
-		err = f.Sync()
-	}
+	err = allocate(f, b.size)
 	if err = errors.Join(err, f.Close()); err != nil {
 		return errors.Join(err, os.Remove(b.path))
 	}
@@ -89,4 +83,13 @@ func (b *ballast) close() {
 	if err := os.Remove(b.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		b.gone.Store(true)
 	}
+}
+
+// fill writes zeros, for systems that cannot allocate without writing.
+func fill(f *os.File, size int64) (err error) {
+	block := make([]byte, 64<<10)
+	for left := size; left > 0 && err == nil; left -= int64(len(block)) {
+		_, err = f.Write(block[:min(left, int64(len(block)))])
+	}
+	return errors.Join(err, f.Sync())
 }

@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/bedplate/bedplate"
@@ -44,6 +45,9 @@ func run(ctx context.Context) error {
 	)
 	flag.Parse()
 
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(400) // as the reference server does
+	}
 	cfg := bedplate.Config{
 		Path:    filepath.Join(*data, "data.db"),
 		SQLite:  sqlite.Options{MaxBatch: *maxBatch},

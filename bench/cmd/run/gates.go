@@ -93,8 +93,8 @@ func ratio(v float64) string {
 // quick run leaves them out: they need long slots on a quiet machine.
 var unsteady = []string{"1", "1 full", "9a"}
 
-// gates are the demands on the record API. Ratios are of medians from the
-// same interleaved run.
+// gates are the demands on the record API. A ratio is the median of the ratios
+// of the rounds.
 func gates(m measured, starts map[string]starting) []gate {
 	g := gateBuilder{m: m}
 	busy := []int{16, 64, 256}
@@ -177,7 +177,7 @@ func (g *gateBuilder) ratio(id, what string, l limit, f field, conns []int, a, b
 	var points []point
 	for _, c := range conns {
 		a.conns, b.conns = c, c
-		points = append(points, point{"c=" + strconv.Itoa(c), g.m.median(a, f) / g.m.median(b, f)})
+		points = append(points, point{"c=" + strconv.Itoa(c), g.m.ratio(a, b, f)})
 	}
 	g.add(id, what, l, points)
 }

@@ -158,6 +158,9 @@ func (l *lab) visit(ctx context.Context, s slot, o options) (result.Result, erro
 	}
 	cmd := exec.CommandContext(ctx, l.bin["load"], args...)
 	out, err := cmd.Output()
+	if ctx.Err() != nil {
+		return result.Result{}, ctx.Err()
+	}
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		text, _ := os.ReadFile(p.log)

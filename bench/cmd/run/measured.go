@@ -64,6 +64,24 @@ func (m measured) median(k key, f field) float64 {
 	return median(values)
 }
 
+// ratio is the median over the rounds of a's number divided by b's in the same
+// round. The two stood close in time, so that a load from elsewhere that comes
+// and goes weighs on both.
+func (m measured) ratio(a, b key, f field) float64 {
+	divisors := make(map[int][]float64) // by round
+	for _, r := range m[b] {
+		divisors[r.Round] = append(divisors[r.Round], f(r))
+	}
+	var ratios []float64
+	for _, r := range m[a] {
+		if d := divisors[r.Round]; len(d) > 0 {
+			ratios = append(ratios, f(r)/d[0])
+			divisors[r.Round] = d[1:]
+		}
+	}
+	return median(ratios)
+}
+
 // median returns the middle value, the mean of the two middle ones if their
 // number is even, or NaN if there is none.
 func median(values []float64) float64 {

@@ -63,6 +63,29 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+// TestRatio checks that only slots of the same round are compared: here both
+// servers are slowed to a tenth in one round, and one slot of it is missing.
+func TestRatio(t *testing.T) {
+	t.Parallel()
+	m := make(measured)
+	a, b := key{partCreate, "a", "create", 1}, key{partCreate, "b", "create", 1}
+	add := func(k key, round int, rate float64) {
+		m.add(line{k.part, result.Result{Label: k.server, Workload: k.workload, Conns: k.conns, Round: round, Numbers: result.Numbers{RPS: rate}}})
+	}
+	add(a, 1, 300)
+	add(b, 1, 100)
+	add(a, 2, 30)
+	add(b, 2, 10)
+	add(b, 2, 10)
+	add(a, 3, 1)
+	if got := m.ratio(a, b, rps); got != 3 {
+		t.Errorf("got %v, want 3", got)
+	}
+	if got := m.ratio(a, key{}, rps); !math.IsNaN(got) {
+		t.Errorf("ratio to nothing is %v", got)
+	}
+}
+
 // TestGates checks one ratio from end to end, and that slots with errors do
 // not count.
 func TestGates(t *testing.T) {
