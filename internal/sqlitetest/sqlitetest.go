@@ -4,6 +4,7 @@ package sqlitetest
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -13,7 +14,7 @@ import (
 )
 
 // Open opens a new database in a temporary directory and runs schema, any
-// number of SQL statements, in an Update. There is at most one opts; the zero
+// number of SQL statements. There is at most one opts; the zero
 // value is the default. When the test ends the database is closed and its file
 // is checked: its structure with integrity_check, its references with
 // foreign_key_check. A test may close it earlier.
@@ -47,11 +48,10 @@ func OpenFile(tb testing.TB, path, schema string, opts ...sqlite.Options) *sqlit
 	if strings.TrimSpace(schema) == "" {
 		return db
 	}
-	err = db.Update(ctx, func(tx *sqlite.Tx) error {
-		_, err := tx.ExecContext(ctx, schema)
-		return err
-	})
-	if err != nil {
+	// Not by db itself, whose options may leave no time for it.
+	own := sql.OpenDB(db.Connector())
+	_, err = own.ExecContext(ctx, schema)
+	if err = errors.Join(err, own.Close()); err != nil {
 		tb.Fatalf("schema: %v", err)
 	}
 	return db
