@@ -61,18 +61,15 @@ func (s *Service) create(ctx context.Context, p *plan, records []*request) ([]dr
 	stmts := make([]sqlite.Stmt, 0, len(records))
 	guarded := p.create != nil || p.check != nil || p.update != nil && p.api.Conflict == Replace
 	for i, r := range records {
-		stmts = p.createStatements(stmts, r, &keys[i], len(records) == 1)
+		stmts = p.createStatements(stmts, r, &keys[i])
 	}
 	if err := s.db.Write(ctx, stmts...); err != nil {
 		return nil, refusal(err, guarded)
 	}
 	out := make([]driver.Value, 0, len(keys))
 	for _, k := range keys {
-		switch {
-		case k.rows != 0:
+		if k.rows != 0 {
 			out = append(out, k.key)
-		case p.api.Conflict != Ignore:
-			return nil, ErrDenied
 		}
 	}
 	return out, nil
@@ -80,14 +77,12 @@ func (s *Service) create(ctx context.Context, p *plan, records []*request) ([]dr
 
 // created is the outcome of the insert of one record.
 type created struct {
-	rows int // 0: it was refused, or with Ignore its key was taken
+	rows int // 0: with Ignore, its key was taken
 	key  driver.Value
 }
 
-// createStatements appends what creates r; out tells whether it did. only
-// tells that r is the only record, so that nothing has to be undone when it is
-// refused.
-func (p *plan) createStatements(stmts []sqlite.Stmt, r *request, out *created, only bool) []sqlite.Stmt {
+// createStatements appends what creates r; out tells whether it did.
+func (p *plan) createStatements(stmts []sqlite.Stmt, r *request, out *created) []sqlite.Stmt {
 	sh := shape{given: r.given, named: r.given, mayUpdate: p.api.Conflict == Replace && p.allows(Update, r.user)}
 	for _, c := range p.owners {
 		if r.user != nil && !r.given.has(c.index) {
@@ -106,7 +101,7 @@ func (p *plan) createStatements(stmts []sqlite.Stmt, r *request, out *created, o
 		switch {
 		case rows > 0 && out.key == nil: // possible in ordinary tables, and out of reach
 			return badRequest("db constraint: not null")
-		case ignore || only && p.check == nil:
+		case ignore:
 			return nil
 		}
 		return granted(rows)

@@ -142,20 +142,26 @@ func (c *conn) release(s *stmt) {
 
 // call is query for a statement of a caller's.
 func (c *conn) call(ctx context.Context, text string, args []driver.Value, row func([]driver.Value) error) error {
-	c.enter()
-	defer c.leave()
+	defer c.leave(c.enter())
 	return refused(c.query(ctx, text, args, row))
 }
 
-// enter and leave stand around the statements of a caller.
-func (c *conn) enter() {
+// enter and leave stand around the statements of a caller. A statement in the
+// row callback of another one counts as part of that.
+func (c *conn) enter() (outer whose) {
+	outer = c.tx.running
+	if outer == ours {
+		c.watch.started(c)
+	}
 	c.tx.running = ofStatement
-	c.watch.started(c)
+	return outer
 }
 
-func (c *conn) leave() {
-	c.tx.running = ours
-	c.since.Store(0)
+func (c *conn) leave(outer whose) {
+	c.tx.running = outer
+	if outer == ours {
+		c.since.Store(0)
+	}
 }
 
 // query runs one statement to its end and calls row, if it is not nil, for

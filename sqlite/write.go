@@ -234,6 +234,7 @@ func (w *writer) lead(own *request) {
 		}
 		w.batch(&batch)
 		w.note()
+		w.db.maintain.wrote() // also when the queue never runs empty
 		answered := false
 		for _, r := range batch {
 			answered = answered || r == own
@@ -246,7 +247,6 @@ func (w *writer) lead(own *request) {
 			w.leading = false
 			w.idle.Broadcast()
 			w.mu.Unlock()
-			w.db.maintain.wrote()
 			finished = true
 			return
 		}
@@ -477,13 +477,13 @@ func (w *writer) savepoint(r *request) error {
 }
 
 func (w *writer) statements(r *request) (err error) {
+	outer := w.c.enter()
 	defer func() {
-		w.c.leave()
+		w.c.leave(outer)
 		if p := recover(); p != nil {
 			err = &PanicError{Value: p, Stack: debug.Stack()}
 		}
 	}()
-	w.c.enter()
 	for i := range r.stmts {
 		s := &r.stmts[i]
 		n := 0
