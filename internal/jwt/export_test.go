@@ -1,0 +1,4 @@
+package jwt
+
+// Encode signs any header and payload.
+var Encode = encode
