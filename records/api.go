@@ -89,6 +89,11 @@ type Caller struct {
 	// ID identifies the caller in rules: an int64, a string or, for a UUID,
 	// its 16 bytes. nil is an anonymous caller.
 	ID any
+
+	// Allow, if not nil, limits the caller further, as the scopes of an API
+	// key do: what it does not allow is denied whatever the API says. It is
+	// asked with the API's name and one permission.
+	Allow func(api string, p Permission) bool
 }
 
 // Config configures [New].

@@ -19,7 +19,7 @@ const maxParts = 1000
 
 // decodeBody reads the records in a request's body: one object, or with many
 // also an array of them.
-func (s *Service) decodeBody(w http.ResponseWriter, r *http.Request, p *plan, user driver.Value, many bool) ([]*request, error) {
+func (s *Service) decodeBody(w http.ResponseWriter, r *http.Request, p *plan, user caller, many bool) ([]*request, error) {
 	media := r.Header.Get("Content-Type")
 	kind := ""
 	for _, k := range [...]string{"application/json", "application/x-www-form-urlencoded", "multipart/form-data"} {
@@ -70,11 +70,11 @@ func (s *Service) readBody(w http.ResponseWriter, r *http.Request, dst []byte) (
 	}
 }
 
-func (p *plan) newRequest(user driver.Value) *request {
+func (p *plan) newRequest(user caller) *request {
 	return &request{user: user, values: make([]driver.Value, len(p.table.columns))}
 }
 
-func (p *plan) decodeJSON(data []byte, user driver.Value, many bool) ([]*request, error) {
+func (p *plan) decodeJSON(data []byte, user caller, many bool) ([]*request, error) {
 	kind, err := jsonx.TopLevel(data)
 	switch {
 	case err != nil:
@@ -116,7 +116,7 @@ func (p *plan) decodeJSON(data []byte, user driver.Value, many bool) ([]*request
 }
 
 // decodeObject reads the members that are columns and ignores all others.
-func (p *plan) decodeObject(data []byte, user driver.Value) (*request, error) {
+func (p *plan) decodeObject(data []byte, user caller) (*request, error) {
 	r := p.newRequest(user)
 	invalid := false
 	err := jsonx.ParseObject(data, func(name []byte, v jsonx.Value) error {
@@ -157,7 +157,7 @@ func (p *plan) setForm(r *request, name, value string) error {
 	return nil
 }
 
-func (p *plan) decodeForm(data []byte, user driver.Value) ([]*request, error) {
+func (p *plan) decodeForm(data []byte, user caller) ([]*request, error) {
 	if bytes.Count(data, []byte("&")) >= maxParts {
 		return nil, errBody
 	}
@@ -176,7 +176,7 @@ func (p *plan) decodeForm(data []byte, user driver.Value) ([]*request, error) {
 	return []*request{r}, nil
 }
 
-func (p *plan) decodeMultipart(media string, data []byte, user driver.Value) ([]*request, error) {
+func (p *plan) decodeMultipart(media string, data []byte, user caller) ([]*request, error) {
 	_, params, err := mime.ParseMediaType(media)
 	if err != nil || params["boundary"] == "" {
 		return nil, errBody

@@ -9,7 +9,7 @@ import (
 // the same statement that reads it by id, so the rules of the API that
 // exposes it apply.
 type expander struct {
-	user  driver.Value
+	user  caller
 	want  map[*expansion]bool
 	query queryFunc
 	cache map[expanded][]byte // nil for rows that the caller may not read
@@ -27,7 +27,7 @@ type expanded struct {
 }
 
 // expander returns what the names in a request ask for, or nil.
-func (s *Service) expander(p *plan, names []string, user driver.Value) (*expander, error) {
+func (s *Service) expander(p *plan, names []string, user caller) (*expander, error) {
 	if len(names) == 0 {
 		return nil, nil
 	}

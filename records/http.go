@@ -2,7 +2,6 @@ package records
 
 import (
 	"context"
-	"database/sql/driver"
 	"errors"
 	"net/http"
 	"net/url"
@@ -126,7 +125,7 @@ func writeJSON(w http.ResponseWriter, body []byte) error {
 // jsonType is shared by all responses and never written to.
 var jsonType = []string{"application/json"}
 
-func (s *Service) serveList(w http.ResponseWriter, r *http.Request, p *plan, user driver.Value) error {
+func (s *Service) serveList(w http.ResponseWriter, r *http.Request, p *plan, user caller) error {
 	buf := s.buffers.get()
 	out := buf.b
 	defer func() { buf.put(out) }()
@@ -138,7 +137,7 @@ func (s *Service) serveList(w http.ResponseWriter, r *http.Request, p *plan, use
 	return writeJSON(w, body)
 }
 
-func (s *Service) serveRead(w http.ResponseWriter, r *http.Request, p *plan, user driver.Value, id string) error {
+func (s *Service) serveRead(w http.ResponseWriter, r *http.Request, p *plan, user caller, id string) error {
 	req, err := p.request(user, id)
 	if err != nil {
 		return err
@@ -163,7 +162,7 @@ func (s *Service) serveRead(w http.ResponseWriter, r *http.Request, p *plan, use
 }
 
 // request returns a request for the record id.
-func (p *plan) request(user driver.Value, id string) (*request, error) {
+func (p *plan) request(user caller, id string) (*request, error) {
 	key, err := p.table.key.decodeID(id)
 	if err != nil {
 		return nil, err
@@ -171,7 +170,7 @@ func (p *plan) request(user driver.Value, id string) (*request, error) {
 	return &request{user: user, key: key}, nil
 }
 
-func (s *Service) serveCreate(w http.ResponseWriter, r *http.Request, p *plan, user driver.Value) error {
+func (s *Service) serveCreate(w http.ResponseWriter, r *http.Request, p *plan, user caller) error {
 	switch {
 	case p.table.view:
 		return ErrNotAllowed
@@ -226,7 +225,7 @@ func redirectTarget(r *http.Request) (string, error) {
 	return target, nil
 }
 
-func (s *Service) serveUpdate(w http.ResponseWriter, r *http.Request, p *plan, user driver.Value, id string) error {
+func (s *Service) serveUpdate(w http.ResponseWriter, r *http.Request, p *plan, user caller, id string) error {
 	if p.table.view {
 		return ErrNotAllowed
 	}
@@ -257,7 +256,7 @@ func (s *Service) serveUpdate(w http.ResponseWriter, r *http.Request, p *plan, u
 	return nil
 }
 
-func (s *Service) serveDelete(w http.ResponseWriter, r *http.Request, p *plan, user driver.Value, id string) error {
+func (s *Service) serveDelete(w http.ResponseWriter, r *http.Request, p *plan, user caller, id string) error {
 	if p.table.view {
 		return ErrNotAllowed
 	}

@@ -22,7 +22,7 @@ type lister struct {
 	s     *Service
 	p     *plan
 	q     *listquery.Query
-	user  driver.Value
+	user  caller
 	limit int
 	keys  []sortKey // the order, down to the primary key
 	extra []int     // where in a row the values of keys are
@@ -34,7 +34,7 @@ type lister struct {
 }
 
 // list appends the response of a list request to dst.
-func (s *Service) list(ctx context.Context, p *plan, user driver.Value, rawQuery string, dst []byte) ([]byte, error) {
+func (s *Service) list(ctx context.Context, p *plan, user caller, rawQuery string, dst []byte) ([]byte, error) {
 	if !p.allows(Read, user) {
 		return nil, ErrDenied
 	}
@@ -143,7 +143,7 @@ func (l *lister) context() []byte {
 	for _, k := range l.keys {
 		c = strconv.AppendBool(append(append(c, k.name...), 0), k.desc)
 	}
-	return append(append(c, 0), identity(l.user)...)
+	return append(append(c, 0), identity(l.user.id)...)
 }
 
 // after returns conditions for the rows behind position, one for each page.
@@ -211,7 +211,7 @@ func (l *lister) where(b *builder) error {
 	b.add(" FROM ", l.p.table.sql(), ` AS "_ROW_" WHERE `)
 	readable := ""
 	if l.p.read != nil {
-		readable = l.p.read.SQL(func() string { return b.param(l.user) }, nil)
+		readable = l.p.read.SQL(func() string { return b.param(l.user.id) }, nil)
 		b.add(readable, " AND ")
 	}
 	if l.q.Filter != nil {

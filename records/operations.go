@@ -85,8 +85,8 @@ type created struct {
 func (p *plan) createStatements(stmts []sqlite.Stmt, r *request, out *created) []sqlite.Stmt {
 	sh := shape{given: r.given, named: r.given, mayUpdate: p.api.Conflict == Replace && p.allows(Update, r.user)}
 	for _, c := range p.owners {
-		if r.user != nil && !r.given.has(c.index) {
-			r.values[c.index] = r.user
+		if r.user.id != nil && !r.given.has(c.index) {
+			r.values[c.index] = r.user.id
 			sh.given.add(c.index)
 		}
 	}

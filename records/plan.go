@@ -2,7 +2,6 @@ package records
 
 import (
 	"context"
-	"database/sql/driver"
 	"errors"
 	"fmt"
 	"slices"
@@ -367,9 +366,13 @@ func qualified(database, name string) string {
 	return database + "." + name
 }
 
-// allows reports whether the access control lists let the caller do op.
-func (p *plan) allows(op Permission, user driver.Value) bool {
-	return p.api.World&op != 0 || user != nil && p.api.Authenticated&op != 0
+// allows reports whether the access control lists, and the limits of the caller
+// itself, permit op.
+func (p *plan) allows(op Permission, user caller) bool {
+	if user.allow != nil && !user.allow(p.api.Name, op) {
+		return false
+	}
+	return p.api.World&op != 0 || user.id != nil && p.api.Authenticated&op != 0
 }
 
 // columns adds the columns of a response.

@@ -153,22 +153,27 @@ func (s *Service) refresh(set *planSet) *planSet {
 	return next
 }
 
-// caller returns the id of whoever makes the request, nil when anonymous.
-func (s *Service) caller(ctx context.Context) (driver.Value, error) {
-	switch id := s.cfg.Caller(ctx).ID.(type) {
+// A caller is a [Caller] whose id is a value of the database, nil when
+// anonymous.
+type caller struct {
+	id    driver.Value
+	allow func(api string, op Permission) bool
+}
+
+func (s *Service) caller(ctx context.Context) (caller, error) {
+	c := s.cfg.Caller(ctx)
+	switch id := c.ID.(type) {
 	case nil:
-		return nil, nil
-	case int64:
-		return id, nil
-	case string:
-		return id, nil
+		return caller{nil, c.Allow}, nil
+	case int64, string:
+		return caller{id, c.Allow}, nil
 	case []byte:
 		if id == nil {
-			return nil, nil
+			return caller{nil, c.Allow}, nil
 		}
-		return id, nil
+		return caller{id, c.Allow}, nil
 	default:
-		return nil, fmt.Errorf("records: caller's id is a %T, want int64, string or []byte", id)
+		return caller{}, fmt.Errorf("records: caller's id is a %T, want int64, string or []byte", id)
 	}
 }
 

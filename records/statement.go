@@ -115,7 +115,7 @@ type statement struct {
 
 // request is what the slots of a statement are filled from.
 type request struct {
-	user   driver.Value
+	user   caller
 	key    driver.Value
 	given  fieldSet
 	values []driver.Value // by column index
@@ -135,7 +135,7 @@ func (s *statement) bind(r *request) []driver.Value {
 		}
 		switch sl.kind {
 		case userSlot:
-			args[i] = r.user
+			args[i] = r.user.id
 		case keySlot:
 			args[i] = r.key
 		case valueSlot:

@@ -42,7 +42,7 @@ func TestStatementTextsHoldNoValues(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		l := &lister{s: svc, p: p, q: &q, user: user, limit: q.Limit}
+		l := &lister{s: svc, p: p, q: &q, user: caller{id: user}, limit: q.Limit}
 		if err := l.order(); err != nil {
 			t.Fatal(err)
 		}
@@ -53,7 +53,7 @@ func TestStatementTextsHoldNoValues(t *testing.T) {
 		var all strings.Builder
 		all.WriteString(pg.b.String())
 		for _, body := range []string{`{"s":"` + value + `","n":` + number + `}`, `{"a":"` + value + `","id":` + number + `}`} {
-			rs, err := p.decodeJSON([]byte(body), user, false)
+			rs, err := p.decodeJSON([]byte(body), caller{id: user}, false)
 			if err != nil {
 				t.Fatal(err)
 			}

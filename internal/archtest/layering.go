@@ -14,8 +14,9 @@ package archtest
 func Bedplate() Layering {
 	public := []string{".", "sqlite", "records", "auth/...", "realtime/...", "tlsauto/...", "backup/..."}
 	internal := []string{
-		"internal/geo", "internal/httpx", "internal/jsonx", "internal/listquery", "internal/problem",
-		"internal/rule", "internal/seal", "internal/sqltoken",
+		"internal/geo", "internal/httpx", "internal/jsonx", "internal/jwt", "internal/listquery",
+		"internal/password", "internal/problem", "internal/rule", "internal/seal", "internal/sqltoken",
+		"internal/totp",
 	}
 	all := append(append([]string{}, public...), internal...)
 	database := append([]string{"sqlite"}, internal...)
@@ -43,8 +44,19 @@ func Bedplate() Layering {
 				Libraries: []string{"golang.org/x/crypto/chacha20poly1305"},
 			},
 			{
-				Packages: []string{"auth"}, May: database,
-				Libraries: []string{"golang.org/x/crypto/argon2", "golang.org/x/crypto/bcrypt"},
+				Packages: []string{"auth"}, May: append([]string{"auth/internal/*"}, database...),
+				Libraries: []string{"golang.org/x/text/unicode/norm"},
+			},
+			{Packages: []string{"auth/internal/*"}, May: database},
+			{
+				Packages: []string{"auth/idp"}, May: []string{"auth"},
+				Libraries: []string{
+					"github.com/coreos/go-oidc/v3/oidc", "github.com/go-jose/go-jose/v4", "golang.org/x/oauth2",
+				},
+			},
+			{
+				Packages: []string{"auth/mail"}, May: []string{"auth"},
+				Libraries: []string{"github.com/wneessen/go-mail"},
 			},
 			{Packages: []string{"auth/passkey"}, May: append([]string{"auth"}, database...)},
 			{Packages: []string{"realtime"}, May: database, Libraries: []string{"github.com/r3labs/sse/v2"}},
@@ -65,14 +77,22 @@ func Bedplate() Layering {
 				Packages: []string{"internal/geo"}, May: internal,
 				Libraries: []string{"github.com/peterstace/simplefeatures/geom"},
 			},
+			{
+				Packages: []string{"internal/password"}, May: internal,
+				Libraries: []string{
+					"golang.org/x/crypto/argon2", "golang.org/x/crypto/bcrypt", "golang.org/x/text/unicode/norm",
+				},
+			},
+			{Packages: []string{"internal/totp"}, May: internal, Libraries: []string{"rsc.io/qr"}},
 			{Packages: internal, May: internal},
 
 			// Helpers of tests and of the house.
 			{Packages: []string{"internal/sqlitetest"}, May: database},
 			{Packages: []string{"internal/apitest"}, May: all},
+			{Packages: []string{"internal/oidctest"}, Libraries: []string{"github.com/go-jose/go-jose/v4"}},
 			{Packages: []string{"internal/archtest"}},
 		},
-		TestPackages: []string{"internal/sqlitetest", "internal/apitest"},
+		TestPackages: []string{"internal/sqlitetest", "internal/apitest", "internal/oidctest"},
 		TestLibraries: []string{
 			"github.com/google/go-cmp",
 			"github.com/rogpeppe/go-internal",
