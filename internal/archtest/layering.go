@@ -46,6 +46,7 @@ func Bedplate() Layering {
 			{
 				Packages: []string{"auth"}, May: append([]string{"auth/internal/*"}, database...),
 				Libraries: []string{"golang.org/x/text/unicode/norm"},
+				TestMay:   []string{"auth/idp"},
 			},
 			{Packages: []string{"auth/internal/*"}, May: database},
 			{
