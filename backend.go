@@ -12,7 +12,7 @@
 //			CreateRule:    `_REQ_.author = _USER_.id`,
 //			UpdateRule:    `_ROW_.author = _USER_.id`,
 //		}},
-//		Caller: callerFromContext,
+//		Auth: &auth.Config{SiteURL: "https://app.example.com"},
 //	})
 //	if err != nil {
 //		return err
@@ -24,7 +24,7 @@
 //	return b.Serve(ctx, &http.Server{Addr: ":8080", Handler: mux})
 //
 // The package only composes: [sqlite] is the database handle, [records] the
-// record APIs, and each can be used without it. It parses no flags, handles no
+// record APIs, [auth] the sign-in, and each can be used without it. It parses no flags, handles no
 // signals, keeps no globals and writes nowhere but beside the given paths, so
 // any number of backends can live in one process.
 package bedplate
@@ -39,6 +39,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/bedplate/bedplate/auth"
 	"github.com/bedplate/bedplate/records"
 	"github.com/bedplate/bedplate/sqlite"
 )
@@ -72,8 +73,14 @@ type Config struct {
 	// Records are the record APIs.
 	Records []records.API
 
-	// Caller tells who makes a request, from its context. nil: everybody is
-	// anonymous.
+	// Auth signs users in; nil leaves that to the application. Its Logger is
+	// filled in from Logger. Its tables are made before Migrations run, so
+	// that these can refer to _user.
+	Auth *auth.Config
+
+	// Caller tells who makes a request, from its context. nil: whom Auth
+	// knows, or everybody is anonymous. It cannot be given together with
+	// Auth.
 	Caller func(context.Context) records.Caller
 
 	// BodyLimit is the greatest request body in bytes; default 10 MiB.
@@ -95,6 +102,7 @@ type Config struct {
 type Backend struct {
 	DB      *sqlite.DB
 	Records *records.Service
+	Auth    *auth.Service // nil without Config.Auth
 
 	handler http.Handler
 	drain   time.Duration
@@ -125,10 +133,21 @@ func Open(ctx context.Context, cfg Config) (_ *Backend, err error) {
 			err = errors.Join(err, b.Close())
 		}
 	}()
+	if cfg.Auth != nil {
+		if err := auth.Migrate(ctx, b.DB); err != nil {
+			return nil, err
+		}
+	}
 	if cfg.Migrations != nil {
 		if err := b.DB.Migrate(ctx, cfg.Migrations); err != nil {
 			return nil, err
 		}
+	}
+	if cfg.Auth != nil {
+		if b.Auth, err = newAuth(ctx, b.DB, cfg); err != nil {
+			return nil, err
+		}
+		cfg.Caller = signedIn
 	}
 	b.Records, err = records.New(b.DB, records.Config{
 		APIs:      cfg.Records,
@@ -147,6 +166,33 @@ func Open(ctx context.Context, cfg Config) (_ *Backend, err error) {
 	return b, nil
 }
 
+func newAuth(ctx context.Context, db *sqlite.DB, cfg Config) (*auth.Service, error) {
+	c := *cfg.Auth
+	if c.Logger == nil {
+		c.Logger = cfg.Logger
+	}
+	return auth.New(ctx, db, c)
+}
+
+// signedIn is the Config.Caller that goes with Auth.
+func signedIn(ctx context.Context) records.Caller {
+	u := auth.FromContext(ctx)
+	if u == nil {
+		return records.Caller{}
+	}
+	c := records.Caller{ID: u.ID[:]}
+	if u.Credential == auth.APIKey {
+		c.Allow = func(api string, p records.Permission) bool { return u.Allows(api, operations[p]) }
+	}
+	return c
+}
+
+// operations are the permissions as the scopes of API keys name them.
+var operations = map[records.Permission]string{
+	records.Create: "create", records.Read: "read", records.Update: "update",
+	records.Delete: "delete", records.Schema: "schema",
+}
+
 func (cfg Config) validate() error {
 	var errs []error
 	bad := func(text string) { errs = append(errs, errors.New("bedplate: "+text)) }
@@ -158,6 +204,9 @@ func (cfg Config) validate() error {
 	}
 	if len(cfg.SQLite.Attach) > 0 {
 		bad("list attached databases in Databases, not in SQLite.Attach")
+	}
+	if cfg.Auth != nil && cfg.Caller != nil {
+		bad("at most one of Auth and Caller can be given")
 	}
 	if cfg.DrainTimeout < 0 {
 		bad("DrainTimeout is negative")
@@ -194,15 +243,30 @@ func migrateFile(ctx context.Context, d Database, opts sqlite.Options) (err erro
 	return db.Migrate(ctx, d.Migrations)
 }
 
-// recordsPrefix is where the record protocol lives.
-const recordsPrefix = "/api/records/v1"
+// Where the parts of the protocol live.
+const (
+	recordsPrefix = "/api/records/v1"
+	authPrefix    = "/api/auth/v1"
+	pagesPrefix   = "/_/auth"
+)
 
 // Mount registers the routes on mux: the record APIs below /api/records/v1/
-// and GET /api/healthcheck. To place them under a prefix, mount [Backend.Handler]
-// behind [http.StripPrefix] instead.
+// and GET /api/healthcheck; with Config.Auth also the sign-in below
+// /api/auth/v1/, its pages below /_/auth/ and /.well-known/jwks.json. To place
+// them under a prefix, mount [Backend.Handler] behind [http.StripPrefix]
+// instead, and begin Prefix and PagesPrefix of Config.Auth with it.
 func (b *Backend) Mount(mux *http.ServeMux) {
 	mux.HandleFunc(recordsPrefix, notFound) // not a redirect, which would miss an outer prefix
-	mux.Handle(recordsPrefix+"/", b.Records.At(recordsPrefix))
+	recordAPIs := b.Records.At(recordsPrefix)
+	if b.Auth != nil {
+		recordAPIs = b.Auth.Middleware(recordAPIs)
+		mux.HandleFunc(authPrefix, notFound)
+		mux.HandleFunc(pagesPrefix, notFound)
+		mux.Handle(authPrefix+"/", b.Auth.At(authPrefix))
+		mux.Handle(pagesPrefix+"/", b.Auth.PagesAt(pagesPrefix))
+		mux.HandleFunc("/.well-known/jwks.json", b.Auth.ServeJWKS)
+	}
+	mux.Handle(recordsPrefix+"/", recordAPIs)
 	mux.HandleFunc("/api/healthcheck", b.healthcheck)
 }
 
@@ -271,11 +335,15 @@ func (b *Backend) ServeListener(ctx context.Context, srv *http.Server, ln net.Li
 	return err
 }
 
-// Close closes the database, unless it is the application's own. It waits for
-// running operations.
+// Close ends the background work of Auth and closes the database, unless that
+// is the application's own. It waits for running operations.
 func (b *Backend) Close() error {
-	if !b.ownDB {
-		return nil
+	var err error
+	if b.Auth != nil {
+		err = b.Auth.Close()
 	}
-	return b.DB.Close()
+	if b.ownDB {
+		err = errors.Join(err, b.DB.Close())
+	}
+	return err
 }

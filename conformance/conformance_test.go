@@ -24,22 +24,58 @@ func TestJavaScriptClient(t *testing.T) {
 	}
 	t.Parallel()
 	js := installClient(t)
-	script, err := os.ReadFile(filepath.Join(js, "run.mjs"))
+	url := serveFixture(t, freePort(t))
+	for _, script := range []string{"run.mjs", "auth.mjs"} {
+		runScript(t, js, script, "BEDPLATE_URL="+url)
+	}
+}
+
+// TestOpenIDConnect signs in at a provider that is not ours, by discovery.
+func TestOpenIDConnect(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short: installs an npm package and runs node, which takes a minute on a fresh machine")
+	}
+	t.Parallel()
+	js := installClient(t)
+	port, provider := freePort(t), freePort(t)
+	config := filepath.Join(t.TempDir(), "config.yaml")
+	text := fmt.Sprintf(`
+server:
+  site_url: http://127.0.0.1:%d
+auth:
+  custom_uri_schemes: [myapp]
+  user_identifier: REQUIRE_EMAIL
+  oauth_providers:
+    - name: oidc0
+      issuer: http://127.0.0.1:%d
+      client_id: bedplate
+      client_secret: a secret of the test
+      allow_private_addresses: true
+`, port, provider)
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	url := serveFixture(t, port, "--config", config)
+	runScript(t, js, "oidc.mjs", "BEDPLATE_URL="+url, fmt.Sprintf("OIDC_URL=http://127.0.0.1:%d", provider))
+}
+
+// runScript runs a file of tests and wants all of them to pass.
+func runScript(t *testing.T, dir, name string, env ...string) {
+	t.Helper()
+	script, err := os.ReadFile(filepath.Join(dir, name))
 	if err != nil {
 		t.Fatal(err)
 	}
-	url := serveFixture(t)
-
-	cmd := exec.CommandContext(t.Context(), "node", "--test", "--test-reporter=tap", "run.mjs")
-	cmd.Dir = js
-	cmd.Env = append(os.Environ(), "BEDPLATE_URL="+url)
+	cmd := exec.CommandContext(t.Context(), "node", "--test", "--test-reporter=tap", name)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), env...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		t.Fatalf("node: %v\n%s", err, out)
+		t.Fatalf("node %s: %v\n%s", name, err, out)
 	}
 	// A run that found no tests, or skipped some, is no success either.
 	if n := bytes.Count(script, []byte("\ntest(")); n == 0 || !bytes.Contains(out, fmt.Appendf(nil, "\n# pass %d\n", n)) {
-		t.Errorf("want all %d tests of run.mjs to pass:\n%s", n, out)
+		t.Errorf("want all %d tests of %s to pass:\n%s", n, name, out)
 	}
 }
 
@@ -48,7 +84,7 @@ func TestJavaScriptClient(t *testing.T) {
 func installClient(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	for _, name := range []string{"package.json", "package-lock.json", "run.mjs"} {
+	for _, name := range []string{"package.json", "package-lock.json", "run.mjs", "auth.mjs", "oidc.mjs"} {
 		text, err := os.ReadFile(filepath.Join("js", name))
 		if err != nil {
 			t.Fatal(err)
@@ -65,15 +101,14 @@ func installClient(t *testing.T) string {
 	return dir
 }
 
-// serveFixture starts serve.sh on a free port, waits until it is healthy and
+// serveFixture starts serve.sh on a port, waits until it is healthy and
 // checks at the end of the test that it stops when it is told to and leaves
 // nothing behind.
-func serveFixture(t *testing.T) (url string) {
+func serveFixture(t *testing.T, port int, args ...string) (url string) {
 	t.Helper()
-	port := freePort(t)
 	tmp := t.TempDir()
 	var output bytes.Buffer
-	cmd := exec.Command("./serve.sh", "--port", fmt.Sprint(port))
+	cmd := exec.Command("./serve.sh", append([]string{"--port", fmt.Sprint(port)}, args...)...)
 	cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
 	cmd.Stdout, cmd.Stderr = &output, &output
 	cmd.WaitDelay = time.Second

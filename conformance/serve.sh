@@ -1,23 +1,25 @@
 #!/usr/bin/env bash
 # Serves the conformance fixture on 127.0.0.1 until it is signalled.
 #
-#   conformance/serve.sh --port PORT [--data-dir DIR]
+#   conformance/serve.sh --port PORT [--data-dir DIR] [--config FILE]
 #
-# Without --data-dir the databases live in a temporary directory that is removed at the end.
+# Without --config it is conformance/fixture/config.yaml that is served. Without --data-dir the databases live in a temporary directory that is removed at the end.
 set -euo pipefail
 
 usage() {
-    echo "usage: $0 --port PORT [--data-dir DIR]" >&2
+    echo "usage: $0 --port PORT [--data-dir DIR] [--config FILE]" >&2
     exit 2
 }
 
-port='' data=''
+port='' data='' config=''
 while [ $# -gt 0 ]; do
     case $1 in
         --port) port=${2-}; shift 2 || usage ;;
         --port=*) port=${1#*=}; shift ;;
         --data-dir) data=${2-}; shift 2 || usage ;;
         --data-dir=*) data=${1#*=}; shift ;;
+        --config) config=${2-}; shift 2 || usage ;;
+        --config=*) config=${1#*=}; shift ;;
         *) usage ;;
     esac
 done
@@ -56,4 +58,4 @@ run() {
 # An interrupted build leaves files behind, in $work.
 run env TMPDIR="$work" go -C "$here/.." build -o "$work/refserver" ./cmd/refserver
 [ -z "$stopping" ] || exit 1
-run "$work/refserver" serve --listen "127.0.0.1:$port" --data-dir "${data:-$work/data}" --config "$here/fixture/config.yaml"
+run "$work/refserver" serve --listen "127.0.0.1:$port" --data-dir "${data:-$work/data}" --config "${config:-$here/fixture/config.yaml}"

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 )
@@ -55,5 +56,27 @@ func (d *discovery) fetch(ctx context.Context) (metadata, error) {
 			return m, fmt.Errorf("idp: discovering %s: %w: %s is %w", d.issuer, ErrRefused, endpoint.name, err)
 		}
 	}
+	if name := reserved(m.AuthURL); name != "" {
+		return m, fmt.Errorf("idp: discovering %s: %w: authorization_endpoint has the parameter %s", d.issuer, ErrRefused, name)
+	}
 	return m, nil
+}
+
+// reserved returns a parameter of a URL that is ours to set, if it has one.
+// With it a provider could send people to another one, in our name.
+func reserved(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return ""
+	}
+	query := u.Query()
+	for _, name := range []string{
+		"client_id", "redirect_uri", "response_type", "response_mode", "scope", "state", "nonce", "code_challenge", "code_challenge_method",
+		"request", "request_uri",
+	} {
+		if query.Has(name) {
+			return name
+		}
+	}
+	return ""
 }

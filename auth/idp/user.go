@@ -57,6 +57,9 @@ func (p *Provider) userInfo(ctx context.Context, m metadata, access string) (map
 	if err := p.fetchNumbers(ctx, m.UserURL, header, &user); err != nil {
 		return nil, err
 	}
+	if user == nil {
+		return nil, fmt.Errorf("%w: null instead of a user", ErrRefused)
+	}
 	if p.kind.mails {
 		return user, p.primaryMail(ctx, m.UserURL, header, user)
 	}

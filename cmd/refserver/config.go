@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/goccy/go-yaml/ast"
 
+	"github.com/bedplate/bedplate/auth"
 	"github.com/bedplate/bedplate/records"
 )
 
@@ -29,6 +31,12 @@ type config struct {
 	Schemas    map[string]string // JSON Schemas by name
 	Migrations map[string]fs.FS  // by database
 	APIs       []records.API
+
+	SiteURL        string
+	Proxies        int64
+	TrustedProxies []netip.Prefix
+	Auth           *auth.Config // nil: no sign-in
+	Mailer         auth.Mailer  // nil: mails are logged
 
 	file   string
 	places map[string]int // lines, by what the library's errors call the thing there
@@ -58,6 +66,8 @@ func loadConfig(path string) (*config, error) {
 		"schemas":     r.each(r.schema),
 		"migrations":  r.migrations,
 		"record_apis": r.each(r.recordAPI),
+		"auth":        r.auth,
+		"email":       r.email,
 	})
 	for _, check := range r.checks {
 		check()
@@ -72,12 +82,18 @@ type configReader struct {
 	checks []func() // of what depends on another part of the file
 }
 
+// siteURLPlace is what the library calls site_url.
+const siteURLPlace = "SiteURL"
+
 func (r *configReader) server(n ast.Node) {
 	r.object(n, object{
 		"listen":                   r.text(&r.Listen),
 		"data_dir":                 r.path(&r.DataDir),
 		"cors_allowed_origins":     r.texts(&r.CORSOrigins),
 		"request_size_limit_bytes": r.integer(&r.RequestSizeLimit, 1, math.MaxInt64),
+		"site_url":                 r.at(siteURLPlace, r.text(&r.SiteURL)),
+		"proxies":                  r.integer(&r.Proxies, 0, 100),
+		"trusted_proxies":          r.prefixes(&r.TrustedProxies),
 	})
 }
 
@@ -233,6 +249,23 @@ func (r *configReader) permissions(to *records.Permission) func(ast.Node) {
 		choice(r.document, &one, permissions)(n)
 		*to |= one
 	})
+}
+
+// at notes the line of a value that the library judges, by what its errors
+// call it.
+func (r *configReader) at(place string, read func(ast.Node)) func(ast.Node) {
+	return func(n ast.Node) {
+		r.places[place] = lineOf(n)
+		read(n)
+	}
+}
+
+// refused notes the mistakes that a part of the library found in n, one a
+// line.
+func (r *configReader) refused(n ast.Node, err error) {
+	for line := range strings.Lines(err.Error()) {
+		r.mistake(n, "%s", strings.TrimSpace(line))
+	}
 }
 
 // path reads a file name, relative to the directory of the configuration.

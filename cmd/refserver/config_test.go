@@ -170,7 +170,13 @@ record_apis:
     read_access_rule:                           # want text, found nothing
   - just text                                   # want a mapping, found "just text"
 `
-	path := writeConfig(t, text)
+	wantMistakes(t, writeConfig(t, text), text)
+}
+
+// wantMistakes checks that loading a file reports what its comments say, and
+// nothing else.
+func wantMistakes(t *testing.T, path, text string) {
+	t.Helper()
 	_, err := loadConfig(path)
 	if err == nil {
 		t.Fatal("no error")

@@ -1,5 +1,7 @@
 // Command refserver serves record APIs over SQLite files: a demo when it is
-// started without arguments, and whatever a configuration file says otherwise.
+// started without arguments, and whatever a configuration file says otherwise,
+// with a sign-in if that has a section auth. The commands user and keys manage
+// the accounts and keys of a server, whether or not it is running.
 //
 // It holds no logic that a program of one's own would miss: it turns flags,
 // environment and YAML into a [bedplate.Config] and serves the result.
@@ -20,6 +22,8 @@ import (
 // commands is the command line.
 type commands struct {
 	Serve   serveCommand     `cmd:"" default:"withargs" help:"Serve record APIs over HTTP (the default command)."`
+	User    userCommand      `cmd:"" help:"Manage users, also while the server runs."`
+	Keys    keysCommand      `cmd:"" help:"Manage the keys that sign tokens."`
 	Version kong.VersionFlag `help:"Print the version and exit."`
 }
 
@@ -30,24 +34,31 @@ func main() {
 	// After the first signal the default is restored, so that a second one ends the process at once.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
-	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
+	if err := run(&program{ctx, os.Stdin, os.Stdout, os.Stderr}, os.Args[1:]); err != nil {
 		fmt.Fprintf(os.Stderr, "refserver: %v\n", err)
 		os.Exit(1)
 	}
 }
 
+// A program is the process around a command.
+type program struct {
+	ctx            context.Context
+	stdin          io.Reader
+	stdout, stderr io.Writer
+}
+
 // run is main without the process around it.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	var c commands
-	parser, err := kong.New(&c, kong.Name("refserver"), kong.Description("Record APIs over SQLite."),
-		kong.Writers(stdout, stderr), kong.Vars{"version": version()})
+func run(p *program, args []string) error {
+	parser, err := kong.New(new(commands), kong.Name("refserver"), kong.Description("Record APIs over SQLite."),
+		kong.Writers(p.stdout, p.stderr), kong.Vars{"version": version()})
 	if err != nil {
 		return err
 	}
-	if _, err := parser.Parse(args); err != nil {
+	command, err := parser.Parse(args)
+	if err != nil {
 		return err
 	}
-	return c.Serve.run(ctx, stdout, logger(stderr))
+	return command.Run(p)
 }
 
 // version is what the build recorded: a tag, or the commit.

@@ -9,11 +9,14 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/bedplate/bedplate"
+	"github.com/bedplate/bedplate/auth/mail"
 	"github.com/bedplate/bedplate/cmd/refserver/demo"
 	"github.com/bedplate/bedplate/internal/httpx"
 	"github.com/bedplate/bedplate/sqlite"
@@ -23,11 +26,17 @@ import (
 // A zero value means that neither was given: the configuration file decides,
 // and the default after it.
 type serveCommand struct {
+	where
 	Listen           string   `env:"BEDPLATE_LISTEN" placeholder:"ADDR" help:"Address to listen on, host:port (${env}; default 127.0.0.1:4000)."`
-	DataDir          string   `env:"BEDPLATE_DATA_DIR" placeholder:"DIR" help:"Directory of the databases, made if missing (${env}; default ./data)."`
-	Config           string   `env:"BEDPLATE_CONFIG" placeholder:"FILE" help:"YAML file with record APIs, migrations and settings; without it the demo is served (${env})."`
 	CORSOrigins      []string `name:"cors-allowed-origins" env:"BEDPLATE_CORS_ALLOWED_ORIGINS" placeholder:"ORIGIN" help:"Origin whose pages may call the API; repeatable; * allows all, none forbids (${env}; default *)."`
+	SiteURL          string   `name:"site-url" env:"BEDPLATE_SITE_URL" placeholder:"URL" help:"Public scheme and host, in links of mails and callbacks (${env}; default http:// and the address to listen on)."`
 	RequestSizeLimit int64    `name:"request-size-limit-bytes" env:"BEDPLATE_REQUEST_SIZE_LIMIT_BYTES" placeholder:"BYTES" help:"Largest request body (${env}; default 10 MiB)."`
+}
+
+// where is what all commands need to know.
+type where struct {
+	DataDir string `env:"BEDPLATE_DATA_DIR" placeholder:"DIR" help:"Directory of the databases (${env}; default ./data)."`
+	Config  string `env:"BEDPLATE_CONFIG" placeholder:"FILE" help:"YAML file with record APIs, migrations and settings; without it the demo is served (${env})."`
 }
 
 // Defaults of the settings that no flag, variable or file gives.
@@ -36,18 +45,31 @@ const (
 	defaultDataDir = "data"
 )
 
-// settings joins flags and environment with the configuration file. The
-// former win, because the file only fills what they left empty.
-func (c *serveCommand) settings() (*config, error) {
+// load reads the configuration file, if there is one.
+func (w *where) load() (*config, error) {
 	conf := &config{}
-	if c.Config != "" {
+	if w.Config != "" {
 		var err error
-		if conf, err = loadConfig(c.Config); err != nil {
+		if conf, err = loadConfig(w.Config); err != nil {
 			return nil, err
 		}
 	}
+	override(&conf.DataDir, w.DataDir, defaultDataDir)
+	return conf, nil
+}
+
+// settings joins flags and environment with the configuration file. The
+// former win, because the file only fills what they left empty.
+func (c *serveCommand) settings() (*config, error) {
+	conf, err := c.load()
+	if err != nil {
+		return nil, err
+	}
+	if c.SiteURL != "" {
+		delete(conf.places, siteURLPlace) // a mistake in it is not one of the file
+	}
+	override(&conf.SiteURL, c.SiteURL, "") // the default needs the listener
 	override(&conf.Listen, c.Listen, defaultListen)
-	override(&conf.DataDir, c.DataDir, defaultDataDir)
 	override(&conf.RequestSizeLimit, c.RequestSizeLimit, 0)
 	if c.RequestSizeLimit < 0 {
 		return nil, fmt.Errorf("request size limit %d is negative", c.RequestSizeLimit)
@@ -76,8 +98,9 @@ func override[T comparable](v *T, given, def T) {
 	}
 }
 
-// run serves until ctx ends, then drains.
-func (c *serveCommand) run(ctx context.Context, stdout io.Writer, log *slog.Logger) error {
+// Run serves until p.ctx ends, then drains.
+func (c *serveCommand) Run(p *program) error {
+	ctx, log := p.ctx, logger(p.stderr, slog.LevelInfo)
 	conf, err := c.settings()
 	if err != nil {
 		return err
@@ -86,8 +109,8 @@ func (c *serveCommand) run(ctx context.Context, stdout io.Writer, log *slog.Logg
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(conf.DataDir, 0o700); err != nil {
-		return fmt.Errorf("make the data directory: %w", err)
+	if err := conf.makeDirectories(); err != nil {
+		return err
 	}
 	isDemo := c.Config == ""
 	if isDemo {
@@ -95,23 +118,62 @@ func (c *serveCommand) run(ctx context.Context, stdout io.Writer, log *slog.Logg
 			return err
 		}
 	}
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", conf.Listen)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	override(&conf.SiteURL, "", localURL(conf.Listen, listener.Addr()))
 	backend, err := bedplate.Open(ctx, conf.backend(log))
 	if err != nil {
 		return conf.locate(err)
 	}
 	defer backend.Close()
 
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", conf.Listen)
-	if err != nil {
-		return err
-	}
 	url := "http://" + listener.Addr().String()
 	log.Info("listening", "url", url, "data_dir", conf.DataDir, "apis", len(conf.APIs))
 	if isDemo {
-		demo.Banner(stdout, url, conf.DataDir)
+		demo.Banner(p.stdout, url, conf.DataDir)
+	}
+	if backend.Auth != nil {
+		link, err := backend.Auth.SetupLink(ctx)
+		if err != nil {
+			return err
+		}
+		if link != "" {
+			fmt.Fprintf(p.stdout, "There is no administrator yet. Make one within 15 minutes: %s\n", link)
+		}
 	}
 	return errors.Join(backend.ServeListener(ctx, server(ctx, backend, cors, log), listener), backend.Close())
 }
+
+// localURL is where somebody on this machine reaches a server that was told
+// to listen on address and got addr.
+func localURL(address string, addr net.Addr) string {
+	host, _, _ := net.SplitHostPort(address) // it is being listened on
+	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	_, port, _ := net.SplitHostPort(addr.String()) // which is of TCP
+	return "http://" + net.JoinHostPort(strings.ToLower(host), port)
+}
+
+// makeDirectories makes the data directory, and the one for the master key if
+// there is a sign-in. Nobody else can look into those that it makes.
+func (conf *config) makeDirectories() error {
+	dir := conf.DataDir
+	if conf.Auth != nil {
+		dir = filepath.Dir(conf.keyFile())
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make the data directory: %w", err)
+	}
+	return nil
+}
+
+func (conf *config) keyFile() string { return filepath.Join(conf.DataDir, "secrets", "master.key") }
+
+func (conf *config) mainFile() string { return filepath.Join(conf.DataDir, "main.db") }
 
 // server is the HTTP server around the handlers of backend. Reading and
 // writing have no overall limit, as uploads and event streams may take long.
@@ -150,7 +212,7 @@ func health(w http.ResponseWriter, problem error) {
 // useDemo completes conf with the built-in schema, unless the data directory
 // holds somebody's own database.
 func useDemo(ctx context.Context, conf *config) error {
-	path := filepath.Join(conf.DataDir, "main.db")
+	path := conf.mainFile()
 	_, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -173,12 +235,21 @@ func useDemo(ctx context.Context, conf *config) error {
 // backend is conf as the library takes it.
 func (conf *config) backend(log *slog.Logger) bedplate.Config {
 	c := bedplate.Config{
-		Path:       filepath.Join(conf.DataDir, "main.db"),
+		Path:       conf.mainFile(),
 		SQLite:     sqlite.Options{Schemas: conf.Schemas, Logger: log},
 		Migrations: conf.Migrations["main"],
 		Records:    conf.APIs,
 		BodyLimit:  conf.RequestSizeLimit,
 		Logger:     log,
+	}
+	if conf.Auth != nil {
+		a := *conf.Auth
+		a.SiteURL, a.Mailer, a.Proxies, a.TrustedProxies = conf.SiteURL, conf.Mailer, int(conf.Proxies), conf.TrustedProxies
+		a.KeyFile = conf.keyFile()
+		if a.Mailer == nil {
+			a.Mailer = mail.NewLog(log)
+		}
+		c.Auth = &a
 	}
 	for _, name := range conf.Databases {
 		c.Databases = append(c.Databases, bedplate.Database{
@@ -189,11 +260,12 @@ func (conf *config) backend(log *slog.Logger) bedplate.Config {
 }
 
 // logger writes text for people at a terminal and JSON for everything else.
-func logger(w io.Writer) *slog.Logger {
+func logger(w io.Writer, level slog.Level) *slog.Logger {
+	options := &slog.HandlerOptions{Level: level}
 	if f, ok := w.(*os.File); ok {
 		if info, err := f.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
-			return slog.New(slog.NewTextHandler(w, nil))
+			return slog.New(slog.NewTextHandler(w, options))
 		}
 	}
-	return slog.New(slog.NewJSONHandler(w, nil))
+	return slog.New(slog.NewJSONHandler(w, options))
 }

@@ -85,6 +85,36 @@ func TestSettingsPrecedence(t *testing.T) {
 	}
 }
 
+// The same for the public address, whose default is known when the server
+// listens.
+func TestSiteURLPrecedence(t *testing.T) {
+	file := writeConfig(t, "server: {site_url: https://file.example}\n")
+	for _, tt := range []struct {
+		args      []string
+		env, want string
+	}{
+		{nil, "", ""},
+		{[]string{"--config", file}, "", "https://file.example"},
+		{[]string{"--config", file}, "https://env.example", "https://env.example"},
+		{[]string{"--config", file, "--site-url", "https://flag.example"}, "https://env.example", "https://flag.example"},
+	} {
+		if tt.env != "" {
+			t.Setenv("BEDPLATE_SITE_URL", tt.env)
+		}
+		var c commands
+		parser, err := kong.New(&c, kong.Vars{"version": "test"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := parser.Parse(tt.args); err != nil {
+			t.Fatal(err)
+		}
+		if conf, err := c.Serve.settings(); err != nil || conf.SiteURL != tt.want {
+			t.Errorf("%q with %q: %q, %v, want %q", tt.args, tt.env, conf.SiteURL, err, tt.want)
+		}
+	}
+}
+
 // The binary is built once and started as an operator would.
 func TestBinary(t *testing.T) {
 	t.Parallel()
@@ -94,7 +124,7 @@ func TestBinary(t *testing.T) {
 	}
 	for name, test := range map[string]func(*testing.T, string){
 		"demo": testDemo, "configured": testConfigured, "second signal": testSecondSignal,
-		"refusals": testRefusals, "version": testVersion,
+		"refusals": testRefusals, "version": testVersion, "sign-in": testSignIn, "no sign-in": testNoSignIn,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -332,15 +362,15 @@ type process struct {
 	cmd    *exec.Cmd
 	url    string
 	stdout *buffer
+	logs   *buffer
 	ended  chan error
 }
 
 // start runs the binary until the test ends and waits for its address.
 func start(t *testing.T, binary string, args ...string) *process {
 	t.Helper()
-	s := &process{cmd: exec.Command(binary, args...), stdout: newBuffer(), ended: make(chan error, 1)}
-	logs := newBuffer()
-	s.cmd.Stdout, s.cmd.Stderr = s.stdout, logs
+	s := &process{cmd: exec.Command(binary, args...), stdout: newBuffer(), logs: newBuffer(), ended: make(chan error, 1)}
+	s.cmd.Stdout, s.cmd.Stderr = s.stdout, s.logs
 	s.cmd.Env = slices.DeleteFunc(os.Environ(), func(e string) bool { return strings.HasPrefix(e, "BEDPLATE_") })
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -349,7 +379,7 @@ func start(t *testing.T, binary string, args ...string) *process {
 	t.Cleanup(func() { _ = s.cmd.Process.Kill() })
 	deadline := time.After(20 * time.Second)
 	for {
-		for line := range strings.Lines(logs.String()) {
+		for line := range strings.Lines(s.logs.String()) {
 			var entry struct{ Msg, URL string }
 			if json.Unmarshal([]byte(line), &entry) == nil && entry.Msg == "listening" {
 				s.url = entry.URL
@@ -359,11 +389,11 @@ func start(t *testing.T, binary string, args ...string) *process {
 			return s
 		}
 		select {
-		case <-logs.wrote:
+		case <-s.logs.wrote:
 		case err := <-s.ended:
-			t.Fatalf("ended early: %v\n%s", err, logs)
+			t.Fatalf("ended early: %v\n%s", err, s.logs)
 		case <-deadline:
-			t.Fatalf("no address:\n%s", logs)
+			t.Fatalf("no address:\n%s", s.logs)
 		}
 	}
 }

@@ -45,9 +45,10 @@ func (l Limit) rate() (rate, error) {
 	return rate{interval: interval, most: interval * burst}, nil
 }
 
-// wait returns how long after now another event is allowed.
-func (r rate) wait(tat, now int64) time.Duration {
-	tat = min(max(tat, now), now+r.most)
+// wait returns how long after now another event is allowed, when the debt has
+// grown by what is ahead.
+func (r rate) wait(tat, ahead, now int64) time.Duration {
+	tat = min(max(tat, now), now+r.most) + ahead
 	return time.Duration(max(0, tat+r.interval-r.most-now)) * time.Microsecond
 }
 

@@ -69,6 +69,10 @@ func (l Limit) Validate() error {
 type Check struct {
 	Scope, Subject string
 	Limit          Limit
+
+	// Ahead is for Peek: how many events others are about to take, who have
+	// been allowed to but have not done so yet.
+	Ahead int
 }
 
 // Store keeps the state of limits in a database. It is safe for concurrent
@@ -173,8 +177,9 @@ var errRefused = errors.New("limit reached")
 // arrival time lies.
 type debt struct {
 	rate
-	key []byte
-	tat int64 // the smallest number when there is none
+	key   []byte
+	tat   int64 // the smallest number when there is none
+	ahead int64 // what others are about to add
 }
 
 // debts returns the checks that limit anything.
@@ -188,7 +193,11 @@ func (s *Store) debts(checks []Check) ([]debt, error) {
 		if err != nil {
 			return nil, fmt.Errorf("throttle: limit %q: %w", c.Scope, err)
 		}
-		debts = append(debts, debt{rate: r, key: s.mac(c.Scope, c.Subject), tat: math.MinInt64})
+		d := debt{rate: r, key: s.mac(c.Scope, c.Subject), tat: math.MinInt64}
+		if d.ahead = r.most; int64(c.Ahead) < r.most/r.interval {
+			d.ahead = r.interval * int64(max(0, c.Ahead))
+		}
+		debts = append(debts, d)
 	}
 	return debts, nil
 }
@@ -240,7 +249,7 @@ func takes(debts []debt, now int64) []sqlite.Stmt {
 func longestWait(debts []debt, now int64) time.Duration {
 	var longest time.Duration
 	for _, d := range debts {
-		longest = max(longest, d.wait(d.tat, now))
+		longest = max(longest, d.wait(d.tat, d.ahead, now))
 	}
 	return longest
 }

@@ -1,0 +1,213 @@
+package auth
+
+import (
+	"bytes"
+	"context"
+	"database/sql/driver"
+	"errors"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/bedplate/bedplate/auth/internal/throttle"
+	"github.com/bedplate/bedplate/sqlite"
+)
+
+// An attempt is one try to show a password or a code. It is limited three
+// ways: for the account, for the address it comes from, and in all. A device
+// from which the user has signed in before is counted by itself, so that
+// failures of others do not lock its owner out.
+type attempt struct {
+	service *Service
+	checks  []throttle.Check
+	subject string
+	device  string // what sets a known device apart from others
+}
+
+// try begins an attempt for an account, known by any name that stands for it
+// even if there is none. It fails with status 429 when a limit is reached,
+// whether or not what comes next would be right. The caller ends it with
+// release.
+func (s *Service) try(ctx context.Context, r *http.Request, account string, user *row) (*attempt, error) {
+	a := &attempt{service: s, subject: account}
+	known, err := s.knownDevice(ctx, r, user)
+	if err != nil {
+		return nil, err
+	}
+	l := s.cfg.Limits
+	if !known.browser {
+		// Its owner may share an address with who is guessing.
+		a.checks = append(a.checks, throttle.Check{Scope: "address", Subject: s.bucket(r), Limit: l.AddressFailures.limit()})
+	}
+	if known.device != "" {
+		a.device = "\x00" + known.device
+		a.subject += a.device
+	} else {
+		a.checks = append(a.checks, throttle.Check{Scope: "global", Limit: l.GlobalFailures.limit()})
+	}
+	a.checks = append(a.checks, throttle.Check{Scope: "account", Subject: a.subject, Limit: l.Failures.limit()})
+
+	// Of those who try at the same time, none has failed yet, but all may.
+	s.attempts.lineUp(a.checks)
+	wait, err := s.limits.Peek(ctx, a.checks...)
+	if err == nil && wait > 0 {
+		err = s.refusal(ctx, a.checks, wait)
+	}
+	if err != nil {
+		a.release()
+		return nil, err
+	}
+	return a, nil
+}
+
+// refusal is the error for checks that have to wait: only for a moment if that
+// is because of others who have not failed yet.
+func (s *Service) refusal(ctx context.Context, checks []throttle.Check, wait time.Duration) error {
+	alone := slices.Clone(checks)
+	for i := range alone {
+		alone[i].Ahead = 0
+	}
+	if without, err := s.limits.Peek(ctx, alone...); err != nil || without == 0 {
+		return errors.Join(err, tooMany(time.Second))
+	}
+	return tooMany(wait)
+}
+
+// limit is l as the store takes it.
+func (l Limit) limit() throttle.Limit {
+	if l.Events < 0 {
+		return throttle.Limit{}
+	}
+	burst := l.Burst
+	if burst == 0 {
+		burst = l.Events
+	}
+	return throttle.Limit{Events: l.Events, Per: l.Per, Burst: burst}
+}
+
+func (a *attempt) release() {
+	for _, c := range a.checks {
+		a.service.attempts.leave(c.Scope + "\x00" + c.Subject)
+	}
+}
+
+// failed counts the attempt, together with further statements.
+func (a *attempt) failed(ctx context.Context, with ...sqlite.Stmt) error {
+	return a.service.db.Write(context.WithoutCancel(ctx), append(with, a.service.limits.Stmts(a.checks...)...)...)
+}
+
+// succeeded is what a success writes: the account's failures are forgotten.
+func (a *attempt) succeeded() sqlite.Stmt { return a.service.limits.Forget("account", a.subject) }
+
+// forget is succeeded for a further name of the account.
+func (a *attempt) forget(account string) sqlite.Stmt {
+	return a.service.limits.Forget("account", account+a.device)
+}
+
+// firstSucceeded is succeeded for a first factor. Nothing is forgotten yet
+// where a second one is still to come.
+func (a *attempt) firstSucceeded(u *row) []sqlite.Stmt {
+	if u.totp != "" {
+		return nil
+	}
+	return []sqlite.Stmt{a.succeeded()}
+}
+
+// attempts counts what is running, for each subject.
+type attempts struct {
+	mu      sync.Mutex
+	running map[string]int
+}
+
+func (a *attempts) enter(subject string, limit int) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.running[subject] >= limit {
+		return false
+	}
+	a.running[subject]++
+	return true
+}
+
+func (a *attempts) leave(subject string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.running[subject]--; a.running[subject] <= 0 {
+		delete(a.running, subject)
+	}
+}
+
+// lineUp counts an attempt and tells its checks how many are ahead of it.
+func (a *attempts) lineUp(checks []throttle.Check) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for i, c := range checks {
+		subject := c.Scope + "\x00" + c.Subject
+		checks[i].Ahead = a.running[subject]
+		a.running[subject]++
+	}
+}
+
+// A knownDevice is one from which a user has signed in before.
+type knownDevice struct {
+	device  string // tells it apart from others; "" if it is not known
+	browser bool   // by its cookie, not only by its address
+}
+
+// knownDevice looks whether the user has signed in before from where the
+// request comes from: with this browser's cookie, or from this address.
+func (s *Service) knownDevice(ctx context.Context, r *http.Request, user *row) (known knownDevice, err error) {
+	var id UserID // of nobody: the same question is asked for an account that does not exist
+	if user != nil {
+		id = user.id
+	}
+	address, cookie := s.deviceHashes(r)
+	err = s.db.Query(ctx, `SELECT hash FROM _known_device WHERE user = ? AND hash IN (?, ?)`,
+		[]driver.Value{id[:], address, cookie}, func(v []driver.Value) error {
+			// The cookie says more than the address.
+			if hash := blob(v[0]); !bytes.Equal(hash, address) {
+				known = knownDevice{string(hash), true}
+			} else if known.device == "" {
+				known.device = string(hash)
+			}
+			return nil
+		})
+	return known, err
+}
+
+// deviceHashes returns what a request is known by. Without a cookie both are
+// the same.
+func (s *Service) deviceHashes(r *http.Request) (address, cookie []byte) {
+	address = s.mac("device", "address", s.bucket(r))
+	if c := s.cookie(r, cookieDevice); c != "" {
+		return address, s.browserHash(c)
+	}
+	return address, address
+}
+
+func (s *Service) browserHash(cookie string) []byte { return s.mac("device", "cookie", cookie) }
+
+// deviceTTL is how long a device stays known without being used.
+const deviceTTL = 180 * 24 * time.Hour
+
+// remember makes the device of a sign-in a known one.
+func (s *Service) remember(in signIn) []sqlite.Stmt {
+	user, now := in.user.id[:], s.now().Unix()
+	insert := func(hash []byte) sqlite.Stmt {
+		return sqlite.Stmt{
+			SQL:  `INSERT INTO _known_device (user, hash, seen) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET seen = excluded.seen`,
+			Args: []driver.Value{user, hash, now},
+		}
+	}
+	address, _ := s.deviceHashes(in.request)
+	stmts := []sqlite.Stmt{insert(address)}
+	if in.browser != "" {
+		stmts = append(stmts, insert(s.browserHash(in.browser)))
+	}
+	return append(stmts, sqlite.Stmt{
+		SQL: `DELETE FROM _known_device WHERE user = ?1 AND hash IN (
+			SELECT hash FROM _known_device WHERE user = ?1 ORDER BY seen DESC, hash LIMIT -1 OFFSET ?2)`,
+		Args: []driver.Value{user, int64(maxDevices)},
+	})
+}
