@@ -116,8 +116,9 @@ func (s *Service) serveChangeEmailPage(w http.ResponseWriter, r *http.Request) e
 	return s.confirmPage(w, target, "Change your email address", "Press the button to use this email address for your account from now on.", "Change")
 }
 
-// serveChangeEmailConfirm is POST on the same path. It fails if the account
-// has got another address since it was asked for, or somebody else this one.
+// serveChangeEmailConfirm is POST on the same path. It fails if the session
+// that asked for it has ended, or the account has got another address since,
+// or somebody else this one.
 func (s *Service) serveChangeEmailConfirm(w http.ResponseWriter, r *http.Request) error {
 	f, err := readQuery(r)
 	if err != nil {
@@ -135,7 +136,10 @@ func (s *Service) serveChangeEmailConfirm(w http.ResponseWriter, r *http.Request
 	if !ok {
 		return refused
 	}
-	stmts := append([]sqlite.Stmt{s.mustTake(purposeChange, hash, refused)}, s.dropClaims(state.Email, user)...)
+	stmts := append([]sqlite.Stmt{
+		s.mustTake(purposeChange, hash, refused),
+		must(refused, `SELECT 1 FROM _session WHERE id = ? AND user = ? AND expires > ?`, state.Session, user[:], s.now().Unix()),
+	}, s.dropClaims(state.Email, user)...)
 	stmts = append(stmts, must(ErrConflict,
 		`UPDATE _user SET email = ?, unverified_email = NULL WHERE id = ? AND email IS ? AND disabled = 0 RETURNING 1`,
 		state.Email, user[:], null(state.Old)))

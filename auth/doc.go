@@ -19,10 +19,8 @@
 //
 // A handler behind [Service.Middleware] learns who is there by [FromContext].
 // The routes are those of TrailBase's auth API, so its clients can sign in;
-// what goes beyond it is listed in docs/auth.md.
-//
-// Package bedplate does this mounting when its Config.Auth is set. docs/auth.md
-// is the manual: routes, limits, mails, providers, the master key.
+// what goes beyond it is listed in docs/auth.md, the manual. Package bedplate
+// does this mounting when its Config.Auth is set.
 //
 // # Who is there
 //

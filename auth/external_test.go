@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -152,7 +153,7 @@ func TestB11_ExternalTokenIsNoSession(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Header.Set("Authorization", "Bearer "+token)
-	handler.ServeHTTP(nil, r)
+	handler.ServeHTTP(httptest.NewRecorder(), r)
 	if seen == nil || seen.Credential != auth.External || seen.Session != "" || !seen.Authenticated.IsZero() || seen.Claims["role"] != "editor" {
 		t.Errorf("%+v", seen)
 	}

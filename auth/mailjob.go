@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/bedplate/bedplate/auth/internal/outbox"
@@ -69,7 +70,7 @@ func (s *Service) mailLimit(r *http.Request, n name) error {
 // recipientChecks are the limits of a mail that hold whoever asks for it.
 func (s *Service) recipientChecks(n name) []throttle.Check {
 	return []throttle.Check{
-		{Scope: "mail", Subject: n.account(), Limit: s.cfg.Limits.Mails.limit()},
+		{Scope: "mail", Subject: n.mailbox(), Limit: s.cfg.Limits.Mails.limit()},
 		{Scope: "mail global", Limit: s.cfg.Limits.GlobalMails.limit()},
 	}
 }
@@ -132,14 +133,16 @@ func (s *Service) mailData(ctx context.Context, j mailJob) (kind mailKind, d mai
 		if u.unverified == "" {
 			return "", d, errNobody
 		}
-		if j.New {
-			owner, err := s.userByName(ctx, name{email: u.unverified})
-			if err != nil {
-				return "", d, err
-			}
-			if owner != nil {
-				return "", d, s.addressOwned(ctx, u, owner)
-			}
+		owner, err := s.userByName(ctx, name{email: u.unverified})
+		if err != nil {
+			return "", d, err
+		}
+		if owner != nil && j.New {
+			return "", d, s.addressOwned(ctx, u, owner)
+		}
+		if owner != nil {
+			kind, d = mailRegisteredAlready, mailData{Email: owner.email, Username: owner.username}
+			break
 		}
 		d.Email = u.unverified
 		d.Token, err = s.mailToken(ctx, u, purposeVerify, verifyTTL, &addressState{Email: u.unverified, RedirectURI: j.RedirectURI},
@@ -197,13 +200,18 @@ func (s *Service) mailData(ctx context.Context, j mailJob) (kind mailKind, d mai
 
 // addressOwned tells the owner of an address that somebody has registered with
 // it. The account that was made for that goes: there is nothing that it could
-// become.
+// become. It stays, of no use to anybody, if a row of the application's forbids
+// that.
 func (s *Service) addressOwned(ctx context.Context, u, owner *row) error {
-	stmts := append(s.outbox.Stmts(s.job(mailJob{Kind: mailRegisteredAlready, Email: owner.email})), sqlite.Stmt{
+	notice := s.outbox.Stmts(s.job(mailJob{Kind: mailRegisteredAlready, Email: owner.email}))
+	err := s.db.Write(ctx, append(slices.Clone(notice), sqlite.Stmt{
 		SQL:  `DELETE FROM _user WHERE id = ? AND unverified_email = ? AND email IS NULL`,
 		Args: []driver.Value{u.id[:], u.unverified},
-	})
-	if err := s.db.Write(ctx, stmts...); err != nil {
+	})...)
+	if isConstraint(err) {
+		err = s.db.Write(ctx, notice...)
+	}
+	if err != nil {
 		return err
 	}
 	s.outbox.Wake()

@@ -39,6 +39,9 @@ func NewContext(ctx context.Context, u *User) context.Context {
 // One with cookies that changes something must not come from another origin's
 // page (status 403); an expired auth cookie is renewed on the way while its
 // session lasts.
+//
+// Answers to a known user are marked as private to caches, unless next says
+// otherwise.
 func (s *Service) Middleware(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		u, err := s.authenticate(w, r)
@@ -47,11 +50,20 @@ func (s *Service) Middleware(next http.Handler) http.Handler {
 			return
 		}
 		if u != nil {
+			h := w.Header()
+			if h["Cache-Control"] == nil {
+				h["Cache-Control"] = privateAnswer
+			}
+			h["Vary"] = append(h["Vary"], "Cookie", "Authorization")
 			r = r.WithContext(NewContext(r.Context(), u))
 		}
 		next.ServeHTTP(w, r)
 	})
 }
+
+// privateAnswer keeps caches between us and a user from giving what was meant
+// for one to another (RFC 9111, section 5.2.2.7).
+var privateAnswer = []string{"private"}
 
 // RequireUser passes requests with a user to next. Others get status 401, or
 // the sign-in page if a person is browsing, from where they come back. It

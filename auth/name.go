@@ -21,6 +21,16 @@ func (n name) account() string {
 	return "username/" + strings.ToLower(n.username)
 }
 
+// mailbox is what limits count mails for: an address without what follows a
+// plus, since one mailbox has all of those.
+func (n name) mailbox() string {
+	local, domain, _ := strings.Cut(n.email, "@")
+	if untagged, _, tagged := strings.Cut(local, "+"); tagged {
+		n.email = untagged + "@" + domain
+	}
+	return n.account()
+}
+
 // loginName reads the name from a sign-in or a request for a mail: under
 // email_or_username, email or username.
 func loginName(f *form) (n name, err error) {

@@ -93,12 +93,16 @@ func (s *Service) endLink(w http.ResponseWriter, r *http.Request, d Provider, v 
 		if err := s.insertIdentity(ctx, tx, v.user, d, identity.Subject); err != nil {
 			return err
 		}
-		return nameAnonymous(ctx, tx, v.user, d, identity.Subject)
+		if err := nameAnonymous(ctx, tx, v.user, d, identity.Subject); err != nil {
+			return err
+		}
+		return run(ctx, tx, s.notice(r, mailIdentityChanged, &row{id: v.user}, "")...)
 	})
 	if err != nil {
 		return err
 	}
 	s.changed()
+	s.outbox.Wake()
 	return done(w, v.Redirect, "linked")
 }
 
@@ -212,12 +216,16 @@ func (s *Service) serveUnlink(w http.ResponseWriter, r *http.Request) error {
 				return err
 			}
 		}
-		return s.unlink(ctx, tx, caller, gone)
+		if err := s.unlink(ctx, tx, caller, gone); err != nil {
+			return err
+		}
+		return run(ctx, tx, s.notice(r, mailIdentityChanged, &row{id: caller.ID}, "")...)
 	})
 	if err != nil {
 		return err
 	}
 	s.changed()
+	s.outbox.Wake()
 	return writeText(w, "unlinked")
 }
 

@@ -56,11 +56,13 @@ const (
 	mailNewSignIn         mailKind = "new_sign_in"
 	mailMFAChanged        mailKind = "mfa_changed"
 	mailRecoveryCodeUsed  mailKind = "recovery_code_used"
+	mailIdentityChanged   mailKind = "identity_changed" // linked or unlinked
 )
 
 var mailKinds = [...]mailKind{
 	mailVerifyEmail, mailChangeEmail, mailResetPassword, mailOTP,
 	mailRegisteredAlready, mailEmailChanged, mailPasswordChanged, mailNewSignIn, mailMFAChanged, mailRecoveryCodeUsed,
+	mailIdentityChanged,
 }
 
 // mailData is what a template sees. Every string is one line of plain text by then.

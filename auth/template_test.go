@@ -61,6 +61,7 @@ func TestBuiltinTemplates(t *testing.T) {
 		mailPasswordChanged:   {link, "4 May 2031, 12:02 UTC", "Firefox on Linux", "192.0.2.7"},
 		mailNewSignIn:         {link, "4 May 2031, 12:02 UTC", "Firefox on Linux", "192.0.2.7"},
 		mailMFAChanged:        {link, "4 May 2031, 12:02 UTC"},
+		mailIdentityChanged:   {link, "4 May 2031, 12:02 UTC"},
 	}
 	anchor := regexp.MustCompile(`<a href="([^"]*)"[^>]*>([^<]*)</a>`)
 	for _, kind := range mailKinds {
