@@ -134,8 +134,8 @@ func (s *Service) SetAdmin(ctx context.Context, user UserID, admin bool) error {
 }
 
 // SetPassword gives a user a new password, as after a suspected theft: all
-// sessions, API keys, pending links and known devices end, and a mail tells
-// the user. A second factor stays. The error is [ErrNotFound] if there is no
+// sessions, API keys, linked identities, pending links and known devices end,
+// and a mail tells the user. A second factor stays. The error is [ErrNotFound] if there is no
 // such user and an [*Error] with status 400 if the password is too simple.
 func (s *Service) SetPassword(ctx context.Context, user UserID, password string) error {
 	hash, err := s.newHash(ctx, password, password)
@@ -149,6 +149,7 @@ func (s *Service) SetPassword(ctx context.Context, user UserID, password string)
 		dropAPIKeys(user),
 		{SQL: `DELETE FROM _known_device WHERE user = ?`, Args: []driver.Value{user[:]}},
 	}
+	stmts = append(stmts, dropIdentities(user)...)
 	stmts = append(stmts, s.outbox.Stmts(s.job(mailJob{Kind: mailPasswordChanged, User: user[:]}))...)
 	err = s.db.Write(ctx, stmts...)
 	s.changed()

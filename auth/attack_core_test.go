@@ -145,7 +145,10 @@ func TestA4_SharedAddress(t *testing.T) {
 // One address tries many accounts at the same time.
 func TestA4_ParallelSpray(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, auth.Config{Proxies: 1, Argon2: auth.Argon2{Memory: 64, Time: 1, Queue: 1000}})
+	s := newSite(t, auth.Config{
+		Proxies: 1, Argon2: auth.Argon2{Memory: 64, Time: 1, Queue: 1000},
+		Limits: auth.Limits{AddressFailures: auth.Limit{Events: 120, Per: time.Hour, Burst: 30}},
+	})
 	b := s.from(t, "192.0.2.1")
 	var looked atomic.Int64
 	for round := range 5 {

@@ -1023,7 +1023,7 @@ func TestStatus(t *testing.T) {
 		t.Error("a bad auth token is refreshed")
 	}
 	r, got = get(s.withCookies(t, "auth_token", access, "refresh_token", refresh))
-	if got.Auth == nil || got.Refresh == nil || r.cookies()["auth_token"].Value != *got.Auth || r.cookies()["refresh_token"].Value != *got.Refresh {
+	if got.Auth == nil || got.Refresh == nil || r.cookies()["auth_token"].Value != *got.Auth || r.cookies()["refresh_token"].Value == *got.Refresh {
 		t.Errorf("cookies: %s %v", r.body, r.header["Set-Cookie"])
 	}
 	if !strings.Contains(r.header.Get("Cache-Control"), "no-store") || r.header.Get("Access-Control-Allow-Origin") != "" {

@@ -30,6 +30,15 @@ type attempt struct {
 // whether or not what comes next would be right. The caller ends it with
 // release.
 func (s *Service) try(ctx context.Context, r *http.Request, account string, user *row) (*attempt, error) {
+	return s.tryWithin(ctx, r, account, user, s.cfg.Limits.Failures)
+}
+
+// trySecondFactor is try for the codes of a user who has shown a first factor.
+func (s *Service) trySecondFactor(ctx context.Context, r *http.Request, user *row) (*attempt, error) {
+	return s.tryWithin(ctx, r, factorAccount(user.id), user, s.cfg.Limits.SecondFactors)
+}
+
+func (s *Service) tryWithin(ctx context.Context, r *http.Request, account string, user *row, failures Limit) (*attempt, error) {
 	a := &attempt{service: s, subject: account}
 	known, err := s.knownDevice(ctx, r, user)
 	if err != nil {
@@ -46,32 +55,52 @@ func (s *Service) try(ctx context.Context, r *http.Request, account string, user
 	} else {
 		a.checks = append(a.checks, throttle.Check{Scope: "global", Limit: l.GlobalFailures.limit()})
 	}
-	a.checks = append(a.checks, throttle.Check{Scope: "account", Subject: a.subject, Limit: l.Failures.limit()})
+	a.checks = append(a.checks, throttle.Check{Scope: "account", Subject: a.subject, Limit: failures.limit()})
 
-	// Of those who try at the same time, none has failed yet, but all may.
-	s.attempts.lineUp(a.checks)
-	wait, err := s.limits.Peek(ctx, a.checks...)
-	if err == nil && wait > 0 {
-		err = s.refusal(ctx, a.checks, wait)
-	}
-	if err != nil {
-		a.release()
+	if err := s.admit(ctx, a.checks); err != nil {
 		return nil, err
 	}
 	return a, nil
 }
 
-// refusal is the error for checks that have to wait: only for a moment if that
-// is because of others who have not failed yet.
-func (s *Service) refusal(ctx context.Context, checks []throttle.Check, wait time.Duration) error {
-	alone := slices.Clone(checks)
-	for i := range alone {
-		alone[i].Ahead = 0
+// maxPatience is how long an attempt waits for others that may use up what is
+// left of a limit.
+const maxPatience = 10 * time.Second
+
+// admit lets an attempt begin if the limits have room for it. Of those who try
+// at the same time none has failed yet, but all may: they count as if they had,
+// and who finds no room because of them waits for them to end.
+func (s *Service) admit(ctx context.Context, checks []throttle.Check) error {
+	ctx, cancel := context.WithTimeout(ctx, maxPatience)
+	defer cancel()
+	for {
+		changed := s.attempts.lineUp(checks)
+		wait, err := s.limits.Peek(ctx, checks...)
+		if err == nil && wait == 0 {
+			return nil
+		}
+		s.attempts.stepBack(checks)
+		if err != nil {
+			return err
+		}
+		alone := slices.Clone(checks)
+		for i := range alone {
+			alone[i].Ahead = 0
+		}
+		if without, err := s.limits.Peek(ctx, alone...); err != nil || without > 0 {
+			return errors.Join(err, limited(without))
+		}
+		if !s.attempts.await(ctx, changed) {
+			return tooMany(time.Second)
+		}
 	}
-	if without, err := s.limits.Peek(ctx, alone...); err != nil || without == 0 {
-		return errors.Join(err, tooMany(time.Second))
+}
+
+func limited(wait time.Duration) error {
+	if wait > 0 {
+		return tooMany(wait)
 	}
-	return tooMany(wait)
+	return nil
 }
 
 // limit is l as the store takes it.
@@ -86,11 +115,7 @@ func (l Limit) limit() throttle.Limit {
 	return throttle.Limit{Events: l.Events, Per: l.Per, Burst: burst}
 }
 
-func (a *attempt) release() {
-	for _, c := range a.checks {
-		a.service.attempts.leave(c.Scope + "\x00" + c.Subject)
-	}
-}
+func (a *attempt) release() { a.service.attempts.end(a.checks) }
 
 // failed counts the attempt, together with further statements.
 func (a *attempt) failed(ctx context.Context, with ...sqlite.Stmt) error {
@@ -114,12 +139,56 @@ func (a *attempt) firstSucceeded(u *row) []sqlite.Stmt {
 	return []sqlite.Stmt{a.succeeded()}
 }
 
-// attempts counts what is running, for each subject.
+// maxWaiting bounds the attempts that wait for others.
+const maxWaiting = 256
+
+// attempts counts the attempts that are running, by scope and subject.
 type attempts struct {
 	mu      sync.Mutex
 	running map[string]int
+	waiting int
+	changed chan struct{} // closed when one ends
 }
 
+func newAttempts() attempts {
+	return attempts{running: map[string]int{}, changed: make(chan struct{})}
+}
+
+// lineUp counts an attempt and tells its checks how many are ahead of it. The
+// channel is closed when one of those that are running ends.
+func (a *attempts) lineUp(checks []throttle.Check) (changed <-chan struct{}) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for i, c := range checks {
+		subject := c.Scope + "\x00" + c.Subject
+		checks[i].Ahead = a.running[subject]
+		a.running[subject]++
+	}
+	return a.changed
+}
+
+// stepBack ends what lineUp began for an attempt that was not admitted. It
+// wakes nobody: those who wait do so for one that runs.
+func (a *attempts) stepBack(checks []throttle.Check) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, c := range checks {
+		a.drop(c.Scope + "\x00" + c.Subject)
+	}
+}
+
+// end ends what lineUp began for an attempt that was admitted.
+func (a *attempts) end(checks []throttle.Check) {
+	a.stepBack(checks)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.waiting > 0 {
+		close(a.changed)
+		a.changed = make(chan struct{})
+	}
+}
+
+// enter counts one more for a subject, unless limit are running.
 func (a *attempts) enter(subject string, limit int) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -130,22 +199,39 @@ func (a *attempts) enter(subject string, limit int) bool {
 	return true
 }
 
+// leave ends what enter began.
 func (a *attempts) leave(subject string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.drop(subject)
+}
+
+func (a *attempts) drop(subject string) {
 	if a.running[subject]--; a.running[subject] <= 0 {
 		delete(a.running, subject)
 	}
 }
 
-// lineUp counts an attempt and tells its checks how many are ahead of it.
-func (a *attempts) lineUp(checks []throttle.Check) {
+// await waits until changed is closed. It reports false if too many wait
+// already or ctx ends.
+func (a *attempts) await(ctx context.Context, changed <-chan struct{}) bool {
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	for i, c := range checks {
-		subject := c.Scope + "\x00" + c.Subject
-		checks[i].Ahead = a.running[subject]
-		a.running[subject]++
+	if a.waiting >= maxWaiting {
+		a.mu.Unlock()
+		return false
+	}
+	a.waiting++
+	a.mu.Unlock()
+	defer func() {
+		a.mu.Lock()
+		a.waiting--
+		a.mu.Unlock()
+	}()
+	select {
+	case <-changed:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 

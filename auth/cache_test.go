@@ -48,7 +48,7 @@ func TestTokenCacheIsBounded(t *testing.T) {
 
 func TestAttemptsAreForgotten(t *testing.T) {
 	t.Parallel()
-	a := attempts{running: map[string]int{}}
+	a := newAttempts()
 	for i := range 3 {
 		if got := a.enter("x", 2); got != (i < 2) {
 			t.Errorf("entry %d: %v", i, got)

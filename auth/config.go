@@ -165,8 +165,12 @@ type Limits struct {
 	// that others cannot lock it out.
 	Failures Limit
 
+	// SecondFactors bounds wrong second factors for one account, by who has
+	// shown the first one; default 20 in an hour, 10 at once.
+	SecondFactors Limit
+
 	// AddressFailures bounds them from one address (IPv6: one /64) for all
-	// accounts; default 120 in an hour, 30 at once.
+	// accounts; default 300 in an hour, 100 at once.
 	AddressFailures Limit
 
 	// GlobalFailures bounds them in all, for devices that have not signed in
@@ -229,7 +233,8 @@ func (c *Config) setDefaults(path string) {
 	def(&c.KeyTTL, 90*24*time.Hour)
 	l := &c.Limits
 	def(&l.Failures, Limit{40, time.Hour, 10})
-	def(&l.AddressFailures, Limit{120, time.Hour, 30})
+	def(&l.SecondFactors, Limit{20, time.Hour, 10})
+	def(&l.AddressFailures, Limit{300, time.Hour, 100})
 	def(&l.GlobalFailures, Limit{20000, time.Hour, 2000})
 	def(&l.Registrations, Limit{60, time.Hour, 20})
 	def(&l.Mails, Limit{5, time.Hour, 5})

@@ -177,6 +177,9 @@ func (s *Service) readForm(w http.ResponseWriter, r *http.Request) (*form, error
 		f.json = true
 		return f, s.checkOrigin(r) // all parameters are in the query
 	}
+	if r.ContentLength > maxBody {
+		return nil, &Error{Status: http.StatusRequestEntityTooLarge, Text: "length limit exceeded"}
+	}
 	body := http.MaxBytesReader(w, r.Body, maxBody)
 	switch {
 	case strings.HasPrefix(contentType, "application/json"):

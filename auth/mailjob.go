@@ -32,8 +32,20 @@ type mailJob struct {
 	Time        time.Time `json:"time"`
 }
 
-// mailRetry is how long the worker tries to deliver a mail.
-const mailRetry = 4 * time.Hour
+// mailRetry is how long the worker tries to deliver a mail of a kind: for no
+// longer than somebody waits for it.
+func mailRetry(kind mailKind) time.Duration {
+	switch kind {
+	case mailOTP:
+		return otpTTL
+	case mailResetPassword:
+		return resetTTL
+	}
+	return 48 * time.Hour
+}
+
+// mailTries is how often, with the outbox's back-off, it tries within that.
+const mailTries = 60
 
 // job is j as the outbox takes it.
 func (s *Service) job(j mailJob) outbox.Job {
@@ -42,7 +54,7 @@ func (s *Service) job(j mailJob) outbox.Job {
 	if err != nil {
 		panic("auth: encode a mail job: " + err.Error()) // text and times only
 	}
-	return outbox.Job{Kind: string(j.Kind), Payload: payload, Expires: s.now().Add(mailRetry)}
+	return outbox.Job{Kind: string(j.Kind), Payload: payload, Expires: s.now().Add(mailRetry(j.Kind))}
 }
 
 // enqueue stores a job in a transaction. The caller wakes the worker behind

@@ -63,7 +63,7 @@ func (s *Service) loginMFA(w http.ResponseWriter, r *http.Request, p loginParams
 	case u.totp == "":
 		return &Error{Status: http.StatusFailedDependency}
 	}
-	a, err := s.try(r.Context(), r, factorAccount(u.id), u)
+	a, err := s.trySecondFactor(r.Context(), r, u)
 	if err != nil {
 		return err
 	}
@@ -186,7 +186,7 @@ func (s *Service) checkTOTP(u *row, code string) (shownFactor, error) {
 // tryFactor is checkFactor for a user who is signed in: what follows is done
 // in the same write, and a wrong code is counted and answered with 401.
 func (s *Service) tryFactor(r *http.Request, u *row, check func() (shownFactor, error), then ...sqlite.Stmt) error {
-	a, err := s.try(r.Context(), r, factorAccount(u.id), u)
+	a, err := s.trySecondFactor(r.Context(), r, u)
 	if err != nil {
 		return err
 	}

@@ -135,7 +135,7 @@ func (s *site) stored(t testing.TB, id auth.UserID) (secret string) {
 
 // noFailureLimits is for tests that fail often on purpose.
 func noFailureLimits() auth.Limits {
-	return auth.Limits{Failures: auth.Limit{Events: -1}, AddressFailures: auth.Limit{Events: -1}}
+	return auth.Limits{Failures: auth.Limit{Events: -1}, SecondFactors: auth.Limit{Events: -1}, AddressFailures: auth.Limit{Events: -1}}
 }
 
 func TestLoginMFA(t *testing.T) {
@@ -390,7 +390,7 @@ func TestMFATokenBearsFiveMisses(t *testing.T) {
 // Who knows the password gets no further guesses by showing it again.
 func TestMFAGuessesAreCountedForTheAccount(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, auth.Config{Limits: auth.Limits{Failures: auth.Limit{Events: 60, Per: time.Hour, Burst: 10}}})
+	s := newSite(t, auth.Config{Limits: auth.Limits{SecondFactors: auth.Limit{Events: 60, Per: time.Hour, Burst: 10}}})
 	_, d := s.addMFAUser(t, "ada@example.com")
 	wrong, refused := 0, 0
 	for range 30 {

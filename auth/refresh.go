@@ -7,6 +7,7 @@ import (
 	"database/sql/driver"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -35,9 +36,10 @@ func (s *Service) serveRefresh(w http.ResponseWriter, r *http.Request) error {
 }
 
 // serveStatus is GET /status: the caller's tokens, with a fresh auth token for
-// who has a refresh token. Browsers
-// whose session lives in cookies get their tokens here, which is why the
-// answer is never cached and has no CORS credentials.
+// who has a refresh token. Pages whose session lives in cookies get their
+// tokens here, which is why the answer is never cached and has no CORS
+// credentials. The refresh token that they get is one of their own: that of
+// the cookie is rotated behind their back, by any request of another tab.
 func (s *Service) serveStatus(w http.ResponseWriter, r *http.Request) error {
 	type status struct {
 		AuthToken    *string `json:"auth_token"`
@@ -70,7 +72,12 @@ func (s *Service) serveStatus(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 		if cookie {
+			page, err := s.pageToken(r.Context(), t.session)
+			if err != nil {
+				return err
+			}
 			s.setTokens(w, t.Tokens, time.Unix(t.state.expires, 0).Sub(s.now()), http.SameSiteStrictMode)
+			t.RefreshToken = page
 		}
 		return writeJSON(w, status{&t.AuthToken, &t.RefreshToken, &t.CSRFToken})
 	}
@@ -90,6 +97,31 @@ func (s *Service) serveStatus(w http.ResponseWriter, r *http.Request) error {
 	}
 	// Who has no refresh token gets no token that lives longer.
 	return writeJSON(w, status{&token, nil, &u.csrf})
+}
+
+// pageToken returns a refresh token for the scripts of a page whose session
+// lives in cookies. All pages of a session get the same one, as long as none of
+// them rotates it; it is derived from the session, so that it need not be
+// stored to be given out again.
+func (s *Service) pageToken(ctx context.Context, session []byte) (string, error) {
+	for n := range maxRotated {
+		token := s.deriveToken(fmt.Sprintf("page %d of %s", n, sessionName(session)))
+		hash := hashToken(token)
+		known, used, err := s.refreshToken(ctx, hash)
+		if err == nil && known == nil {
+			err = s.db.Write(ctx, sqlite.Stmt{
+				SQL:  `INSERT INTO _refresh_token (hash, session) VALUES (?, ?) ON CONFLICT DO NOTHING`,
+				Args: []driver.Value{hash, session},
+			})
+		}
+		if err != nil {
+			return "", err
+		}
+		if !used {
+			return token, nil
+		}
+	}
+	return "", errors.New("auth: the session has rotated too many tokens")
 }
 
 // serveLogout is POST /logout: it ends the session of a refresh token. It says

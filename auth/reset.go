@@ -84,5 +84,20 @@ func (s *Service) resetPassword(r *http.Request, f *form) error {
 		s.limits.Forget("account", name{email: u.email}.account()),
 		s.limits.Forget("account", name{username: u.username}.account()),
 	}
+	stmts = append(stmts, dropIdentities(u.id)...)
 	return s.setPassword(r.Context(), password, append(stmts, s.notice(r, mailPasswordChanged, u, "")...), u.id)
+}
+
+// dropIdentities removes the identities of an account: a thief may have linked
+// one, or have made the account with one whose provider lies about addresses.
+// The owner links them again.
+func dropIdentities(user UserID) []sqlite.Stmt {
+	return []sqlite.Stmt{
+		{SQL: `DELETE FROM _user_identity WHERE user = ?`, Args: []driver.Value{user[:]}},
+		{
+			SQL: `UPDATE _user SET provider_user_id = CASE WHEN provider_id = 0 THEN 'unlinked ' || hex(id) END
+				WHERE id = ? AND provider_user_id IS NOT NULL`,
+			Args: []driver.Value{user[:]},
+		},
+	}
 }

@@ -284,3 +284,22 @@ func TestA8_QueuedMail(t *testing.T) {
 		t.Error("the mail was sent")
 	}
 }
+
+// Who made an account with an identity that says it has the owner's address,
+// or who linked one with a stolen session, is out when the owner resets the
+// password.
+func TestA8_ResetEndsIdentities(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, auth.Config{})
+	id := s.member(t, "ada@example.com")
+	s.exec(t, `UPDATE _user SET provider_id = 2, provider_user_id = 'evil' WHERE id = ?`, id[:])
+	s.exec(t, `INSERT INTO _user_identity (issuer, subject, user, provider, created, seen) VALUES ('https://evil.example', 'evil', ?, 2, 0, 0)`, id[:])
+	b := s.browser(t)
+	before := len(s.inbox.to("ada@example.com"))
+	b.post(api+"/reset_password/request", object{"email": "ada@example.com"})
+	link := token(t, s.inbox.wait(t, "ada@example.com", before+1))
+	b.post(api+"/reset_password/update", object{"password": good + "x", "password_repeat": good + "x", "password_reset_token": link}).want(t, "reset", 200, "Password reset")
+	if n := s.rows(t, `_user_identity`) + s.rows(t, `_user WHERE provider_user_id IS NOT NULL`); n != 0 {
+		t.Errorf("%d identities are left", n)
+	}
+}

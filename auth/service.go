@@ -64,7 +64,7 @@ func New(ctx context.Context, db *sqlite.DB, cfg Config) (*Service, error) {
 	if db == nil {
 		return nil, errors.New("auth: a database is needed")
 	}
-	s := &Service{db: db, attempts: attempts{running: map[string]int{}}, cache: newTokenCache(maxCachedTokens)}
+	s := &Service{db: db, attempts: newAttempts(), cache: newTokenCache(maxCachedTokens)}
 	if err := s.configure(cfg); err != nil {
 		return nil, err
 	}
@@ -81,7 +81,7 @@ func New(ctx context.Context, db *sqlite.DB, cfg Config) (*Service, error) {
 		return nil, err
 	}
 	s.limits = throttle.New(db, s.now, s.derive("throttle"))
-	s.outbox = outbox.New(outbox.Config{DB: db, Key: s.key, Deliver: s.deliver, Now: s.now, Logger: s.log})
+	s.outbox = outbox.New(outbox.Config{DB: db, Key: s.key, Deliver: s.deliver, Now: s.now, Logger: s.log, MaxTries: mailTries})
 
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s.cancel = cancel

@@ -202,8 +202,8 @@ func (s *Service) bucket(r *http.Request) string {
 // rotated, its successor.
 type refreshed struct {
 	Tokens
+	session []byte
 	state   *sessionState
-	rotated bool
 }
 
 // refresh mints a new auth token. With rotate set the refresh token is used
@@ -226,7 +226,7 @@ func (s *Service) refresh(ctx context.Context, token string, rotate bool) (*refr
 	if state == nil || !state.user.active() {
 		return nil, ErrUnauthorized
 	}
-	out := &refreshed{state: state, Tokens: Tokens{RefreshToken: token}}
+	out := &refreshed{session: session, state: state, Tokens: Tokens{RefreshToken: token}}
 	// First, since it may fail: the token must not be used up in vain.
 	if out.AuthToken, out.CSRFToken, err = s.mint(ctx, state.user, session, state.authenticated); err != nil {
 		return nil, err
@@ -235,7 +235,6 @@ func (s *Service) refresh(ctx context.Context, token string, rotate bool) (*refr
 		if out.RefreshToken, err = s.rotate(ctx, session, hash, token); err != nil {
 			return nil, err
 		}
-		out.rotated = true
 	} else if now := s.now(); now.Unix()-state.seen >= int64(seenEvery/time.Second) {
 		err := s.db.Write(ctx, sqlite.Stmt{SQL: `UPDATE _session SET seen = ? WHERE id = ?`, Args: []driver.Value{now.Unix(), session}})
 		if err != nil {
@@ -305,12 +304,15 @@ func (s *Service) rotate(ctx context.Context, session, hash []byte, token string
 }
 
 // successorOf returns the refresh token that follows token.
-func (s *Service) successorOf(token string) string {
+func (s *Service) successorOf(token string) string { return s.deriveToken(token) }
+
+// deriveToken returns the refresh token that goes with from.
+func (s *Service) deriveToken(from string) string {
 	out := make([]byte, 0, refreshLength)
 	for block := uint64(0); ; block++ {
 		h := hmac.New(sha256.New, s.successor[:])
 		h.Write(binary.BigEndian.AppendUint64(nil, block))
-		h.Write([]byte(token))
+		h.Write([]byte(from))
 		for _, b := range h.Sum(nil) {
 			if int(b) >= 256-256%len(alphanumeric) {
 				continue

@@ -250,3 +250,58 @@ func TestAnswersToUsersArePrivate(t *testing.T) {
 		t.Errorf("everybody's answer: Cache-Control %q", r.header.Get("Cache-Control"))
 	}
 }
+
+// Scripts of a page hold a refresh token of their own, which the rotation of
+// the cookies by another tab does not end.
+func TestStatusOfCookies(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, auth.Config{})
+	s.addUser(t, "ada@example.com")
+	b := s.browser(t)
+	b.form(api+"/login", "email", "ada@example.com", "password", good)
+	status := func() (tokens auth.Tokens) {
+		t.Helper()
+		b.get(api+"/status").json(t, &tokens)
+		return tokens
+	}
+	page := status()
+	for range 3 {
+		s.clock.Add(2 * time.Hour) // the auth cookie has expired, the refresh cookie is rotated
+		if got := b.get("/whoami").body; got != "ada@example.com" {
+			t.Fatalf("whoami: %s", got)
+		}
+		if r := s.browser(t).post(api+"/refresh", object{"refresh_token": page.RefreshToken}); r.status != 200 {
+			t.Fatalf("the page's refresh token: %d", r.status)
+		}
+		if again := status(); again.RefreshToken != page.RefreshToken {
+			t.Error("another tab gets another refresh token")
+		}
+	}
+	if r, _ := s.rotate(t, page.RefreshToken); r.status != 200 {
+		t.Errorf("rotate: %d", r.status)
+	}
+	if again := status(); again.RefreshToken == page.RefreshToken || s.browser(t).post(api+"/refresh", object{"refresh_token": again.RefreshToken}).status != 200 {
+		t.Error("after a rotation there is no refresh token for a new page")
+	}
+	b.get(api + "/logout")
+	if r := s.browser(t).post(api+"/refresh", object{"refresh_token": page.RefreshToken}); r.status != 401 {
+		t.Errorf("after the logout: %d", r.status)
+	}
+}
+
+// More sign-ins at once than a limit has room for wait for each other, since
+// none of them has failed.
+func TestSimultaneousLogins(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, auth.Config{})
+	s.addUser(t, "ada@example.com")
+	var wg sync.WaitGroup
+	for range 100 {
+		wg.Go(func() {
+			if r := s.browser(t).post(api+"/login", object{"email": "ada@example.com", "password": good}); r.status != 200 {
+				t.Errorf("login: %d", r.status)
+			}
+		})
+	}
+	wg.Wait()
+}

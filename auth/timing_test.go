@@ -130,7 +130,7 @@ func TestMannWhitney(t *testing.T) {
 func wideLimits() auth.Limits {
 	wide := auth.Limit{Events: 1_000_000, Per: time.Hour}
 	return auth.Limits{
-		Failures: wide, AddressFailures: wide, GlobalFailures: wide, Registrations: wide,
+		Failures: wide, SecondFactors: wide, AddressFailures: wide, GlobalFailures: wide, Registrations: wide,
 		Mails: wide, AddressMails: wide, GlobalMails: wide,
 	}
 }

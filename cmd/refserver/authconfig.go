@@ -82,6 +82,7 @@ func (r *configReader) limits(to *auth.Limits) func(ast.Node) {
 	return func(n ast.Node) {
 		r.object(n, object{
 			"failures":         limit(&to.Failures),
+			"second_factors":   limit(&to.SecondFactors),
 			"address_failures": limit(&to.AddressFailures),
 			"global_failures":  limit(&to.GlobalFailures),
 			"registrations":    limit(&to.Registrations),
