@@ -40,8 +40,8 @@ func NewContext(ctx context.Context, u *User) context.Context {
 // page (status 403); an expired auth cookie is renewed on the way while its
 // session lasts.
 //
-// Answers to a known user are marked as private to caches, unless next says
-// otherwise.
+// Answers to a user who is known by a cookie are marked as private to caches,
+// unless next says otherwise.
 func (s *Service) Middleware(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		u, err := s.authenticate(w, r)
@@ -50,20 +50,24 @@ func (s *Service) Middleware(next http.Handler) http.Handler {
 			return
 		}
 		if u != nil {
-			h := w.Header()
-			if h["Cache-Control"] == nil {
-				h["Cache-Control"] = privateAnswer
+			if u.Credential == Cookie {
+				keepPrivate(w.Header())
 			}
-			h["Vary"] = append(h["Vary"], "Cookie", "Authorization")
 			r = r.WithContext(NewContext(r.Context(), u))
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-// privateAnswer keeps caches between us and a user from giving what was meant
-// for one to another (RFC 9111, section 5.2.2.7).
-var privateAnswer = []string{"private"}
+// keepPrivate keeps caches between us and a user from giving what was meant for
+// one to another. Answers to requests with an Authorization header they keep
+// to themselves anyway (RFC 9111, sections 3.5 and 5.2.2.7).
+func keepPrivate(h http.Header) {
+	if h["Cache-Control"] == nil {
+		h.Set("Cache-Control", "private")
+	}
+	h.Add("Vary", "Cookie")
+}
 
 // RequireUser passes requests with a user to next. Others get status 401, or
 // the sign-in page if a person is browsing, from where they come back. It
