@@ -8,8 +8,9 @@ import (
 )
 
 // serveLoginAnonymous is POST /login_anonymous: an account without a name that
-// anybody knows and without a password. It lives as long as its session, unless
-// it is promoted.
+// anybody knows and without a password. When its session ends nobody can sign
+// in to it any more; it is not removed, since rows of the application may refer
+// to it.
 func (s *Service) serveLoginAnonymous(w http.ResponseWriter, r *http.Request) error {
 	if _, err := s.readForm(w, r); err != nil {
 		return err

@@ -46,10 +46,14 @@ var operations = []string{"create", "read", "update", "delete", "schema", "*"}
 
 // Allows reports whether the credential that u has shown may be used for an
 // operation ("create", "read", "update", "delete" or "schema") on a record
-// API. An API key needs a scope for it; all other credentials, and nobody at
-// all, are not limited in this way. Whether u may do it is another question.
+// API. An API key needs a scope for it; all other credentials are not limited
+// in this way. Nobody, a nil u, may do nothing. Whether u may do it is another
+// question.
 func (u *User) Allows(api, operation string) bool {
-	if u == nil || u.Credential != APIKey {
+	if u == nil {
+		return false
+	}
+	if u.Credential != APIKey {
 		return true
 	}
 	for _, scope := range u.scopes {

@@ -26,9 +26,9 @@
 //
 // A request has shown a bearer token or a cookie of a session here, an API key,
 // or a token of one of Config.Issuers; User.Credential says which.
-// [Service.RequireUser] lets all of them through. An API key is limited to its
-// scopes, which record APIs look at by themselves; a handler of the
-// application's own asks [User.Allows].
+// [Service.RequireUser] lets all of them through but API keys with narrower
+// scopes than all. Record APIs look at scopes by themselves; a handler of the
+// application's own, for such keys, asks [User.Allows].
 //
 // There is no default account: [Service.SetupLink] returns a link for the first
 // administrator. [Service.CreateUser] and the methods beside it manage accounts.

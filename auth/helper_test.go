@@ -163,6 +163,13 @@ func newSite(t testing.TB, cfg auth.Config) *site {
 	mux.HandleFunc("/.well-known/jwks.json", s.ServeJWKS)
 	mux.Handle("/whoami", s.Middleware(http.HandlerFunc(whoami)))
 	mux.Handle("/private", s.Middleware(s.RequireUser(http.HandlerFunc(whoami))))
+	mux.Handle("/machine", s.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if auth.FromContext(r.Context()) == nil {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		whoami(w, r)
+	})))
 	mux.Handle("/admin", s.Middleware(s.RequireAdmin(http.HandlerFunc(whoami))))
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)

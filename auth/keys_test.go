@@ -8,8 +8,10 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,6 +20,7 @@ import (
 
 	"github.com/bedplate/bedplate/auth"
 	"github.com/bedplate/bedplate/internal/jwt"
+	"github.com/bedplate/bedplate/internal/seal"
 	"github.com/bedplate/bedplate/sqlite"
 )
 
@@ -313,6 +316,77 @@ func TestConfigMistakesAtOnce(t *testing.T) {
 	for _, part := range []string{"SiteURL", "prefix", "Key has", "Identifier", "AccessTTL", "javascript", `redirect URI "/x"`, "trusted origin", "Proxies"} {
 		if !strings.Contains(err.Error(), part) {
 			t.Errorf("no word of %s in %v", part, err)
+		}
+	}
+}
+
+// A new line above the old one in the key file seals everything that lasts
+// anew, so that the old line can go.
+func TestMasterKeyRotation(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, auth.Config{})
+	_, d := s.addMFAUser(t, "ada@example.com")
+	tokens := s.complete(t, "ada@example.com", d)
+	file := s.path + "-key"
+	old, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fresh := filepath.Join(t.TempDir(), "key")
+	if _, err := seal.CreateFile(fresh); err != nil {
+		t.Fatal(err)
+	}
+	line, err := os.ReadFile(fresh)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, content := range [][]byte{slices.Concat(line, old), line} {
+		if err := os.WriteFile(file, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := reopen(t, s, auth.Config{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg := s.cfg
+	cfg.KeyFile = file
+	service, err := auth.New(t.Context(), s.db, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer service.Close()
+	server := httptest.NewServer(service.At(api))
+	defer server.Close()
+	again := &site{Service: service, db: s.db, url: server.URL, clock: s.clock, inbox: s.inbox, cfg: cfg, path: s.path}
+	if r := again.browser(t).post(api+"/refresh", object{"refresh_token": tokens.RefreshToken}); r.status != 200 {
+		t.Errorf("refresh: %d", r.status)
+	}
+	again.clock.Add(time.Minute)
+	if r := again.secondFactor(t, again.firstFactor(t, "ada@example.com"), d.code()); r.status != 200 {
+		t.Errorf("second factor: %d %s", r.status, r.body)
+	}
+	if r := again.secondFactor(t, again.firstFactor(t, "ada@example.com"), d.codes[0]); r.status != 200 {
+		t.Errorf("recovery code: %d %s", r.status, r.body)
+	}
+}
+
+func TestRequireUserRefusesNarrowKeys(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, auth.Config{})
+	s.addUser(t, "ada@example.com")
+	me := s.as(t, s.login(t, "ada@example.com"))
+	key := func(api, operation string) *browser {
+		t.Helper()
+		var made struct{ Key string }
+		me.post("/api/auth/v1/api_keys", object{"name": "x", "scopes": []object{{"api": api, "operations": []string{operation}}}}).json(t, &made)
+		return s.browser(t).with("Authorization", "Bearer "+made.Key)
+	}
+	for _, c := range []struct {
+		api, operation string
+		want           int
+	}{{"posts", "*", 403}, {"*", "read", 403}, {"*", "*", 200}} {
+		if r := key(c.api, c.operation).get("/private"); r.status != c.want {
+			t.Errorf("%s %s: %d, want %d", c.api, c.operation, r.status, c.want)
 		}
 	}
 }

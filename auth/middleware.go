@@ -70,11 +70,18 @@ func keepPrivate(h http.Header) {
 }
 
 // RequireUser passes requests with a user to next. Others get status 401, or
-// the sign-in page if a person is browsing, from where they come back. It
-// stands behind [Service.Middleware].
+// the sign-in page if a person is browsing, from where they come back. An API
+// key must have the scope of all operations on all APIs, or its request gets
+// status 403: next may do anything. A handler for other keys stands behind
+// [Service.Middleware] alone and asks [User.Allows]. RequireUser stands behind
+// [Service.Middleware] too.
 func (s *Service) RequireUser(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if FromContext(r.Context()) != nil {
+		if u := FromContext(r.Context()); u != nil {
+			if !u.Allows("*", "*") {
+				s.answer(w, r, ErrForbidden)
+				return
+			}
 			next.ServeHTTP(w, r)
 			return
 		}

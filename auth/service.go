@@ -160,6 +160,11 @@ func (s *Service) unlock(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("auth: the database is sealed under another master key than %s: %w", s.keyName(), err)
 	}
+	if s.key.Outdated(sealed) {
+		if err := s.reseal(ctx, sealed, secret); err != nil {
+			return err
+		}
+	}
 	s.pepper, s.successor = deriveKey(secret, "codes"), deriveKey(secret, "refresh tokens")
 	return nil
 }

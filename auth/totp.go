@@ -47,18 +47,22 @@ const seedChunk = 100
 // sealSeeds seals the TOTP secrets that SQL or TrailBase has written as they
 // are.
 func (s *Service) sealSeeds(ctx context.Context) error {
-	last := []byte{}
-	for {
+	return s.rewriteSeeds(ctx, `substr(totp_secret, 1, 7) <> 'sealed:'`, func(stored string) bool { return stored != "" })
+}
+
+// rewriteSeeds seals those of the secrets where a condition holds that are
+// chosen by their stored form.
+func (s *Service) rewriteSeeds(ctx context.Context, condition string, chosen func(stored string) bool) error {
+	for last := []byte{}; ; {
 		var stmts []sqlite.Stmt
 		rows := 0
-		err := s.db.Query(ctx, `SELECT id, totp_secret FROM _user
-			WHERE substr(totp_secret, 1, 7) <> 'sealed:' AND id > ? ORDER BY id LIMIT ?`,
+		err := s.db.Query(ctx, `SELECT id, totp_secret FROM _user WHERE `+condition+` AND id > ? ORDER BY id LIMIT ?`,
 			[]driver.Value{last, int64(seedChunk)}, func(v []driver.Value) error {
 				u := &row{totp: text(v[1])}
 				last = blob(v[0])
 				copy(u.id[:], last)
 				rows++
-				if u.totp == "" {
+				if !chosen(u.totp) {
 					return nil
 				}
 				secret, err := s.seed(u)

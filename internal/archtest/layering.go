@@ -46,7 +46,7 @@ func Bedplate() Layering {
 			{
 				Packages: []string{"auth"}, May: append([]string{"auth/internal/*"}, database...),
 				Libraries: []string{"golang.org/x/text/unicode/norm"},
-				TestMay:   []string{"auth/idp"},
+				TestMay:   []string{"auth/idp", "auth/mail"},
 			},
 			{Packages: []string{"auth/internal/*"}, May: database},
 			{
@@ -97,6 +97,7 @@ func Bedplate() Layering {
 		TestLibraries: []string{
 			"github.com/google/go-cmp",
 			"github.com/rogpeppe/go-internal",
+			"golang.org/x/crypto/bcrypt",
 			"golang.org/x/tools/txtar",
 		},
 		Bans: []Ban{

@@ -99,6 +99,12 @@ func (k *Key) Open(context string, sealed []byte) ([]byte, error) {
 	return nil, ErrOtherKey
 }
 
+// Outdated reports whether sealed is under another master key than the first,
+// with which Seal works.
+func (k *Key) Outdated(sealed []byte) bool {
+	return len(sealed) < headerSize || sealed[0] != version || !bytes.Equal(sealed[1:headerSize], k.keys[0].id[:])
+}
+
 // Derive returns a key for another purpose, such as a MAC, which the label
 // names. The same label gives the same key for as long as the first master
 // key stays the same; keys of different labels tell nothing about each other,
