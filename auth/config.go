@@ -90,7 +90,8 @@ type Config struct {
 	// Limits bound attempts; the zero value is the default of each.
 	Limits Limits
 
-	// Mailer sends mails; nil writes them to Logger at level debug. Templates
+	// Mailer sends mails. With nil none is sent, and Logger gets a line for
+	// each; auth/mail has one that logs the whole text. Templates
 	// replaces some or all of their texts.
 	Mailer    Mailer
 	Templates fs.FS
@@ -110,7 +111,7 @@ type Config struct {
 	Hooks Hooks
 
 	// Logger gets what no client is told; default slog.Default(). No secret
-	// is written to it, except by a missing Mailer.
+	// is written to it.
 	Logger *slog.Logger
 
 	// Now is the clock; default time.Now.

@@ -120,7 +120,7 @@ func (s *Service) deliver(ctx context.Context, job outbox.Job) error {
 		return outbox.ErrPermanent(err)
 	}
 	if s.cfg.Mailer == nil {
-		s.log.DebugContext(ctx, "mail that nobody sends", "to", message.To, "subject", message.Subject, "text", message.Text)
+		s.log.InfoContext(ctx, "mail not sent, there is no Mailer", "to", message.To, "subject", message.Subject)
 		return nil
 	}
 	err = s.cfg.Mailer.Send(ctx, message)
