@@ -282,7 +282,8 @@ func (s *Service) remember(in signIn) []sqlite.Stmt {
 	user, now := in.user.id[:], s.now().Unix()
 	insert := func(hash []byte) sqlite.Stmt {
 		return sqlite.Stmt{
-			SQL:  `INSERT INTO _known_device (user, hash, seen) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET seen = excluded.seen`,
+			SQL: `INSERT INTO _known_device (user, hash, seen) VALUES (?, ?, ?)
+				ON CONFLICT DO UPDATE SET seen = excluded.seen WHERE abs(excluded.seen - seen) > 3600`, // nearly the same will do
 			Args: []driver.Value{user, hash, now},
 		}
 	}

@@ -159,6 +159,10 @@ CREATE TABLE IF NOT EXISTS _api_key (
 
 CREATE INDEX IF NOT EXISTS _api_key_user ON _api_key(user)
 
+CREATE INDEX IF NOT EXISTS _api_key_expires ON _api_key(expires)
+
+CREATE INDEX IF NOT EXISTS _known_device_seen ON _known_device(seen)
+
 CREATE TABLE IF NOT EXISTS _avatar (
 	user    BLOB PRIMARY KEY NOT NULL REFERENCES _user(id) ON DELETE CASCADE,
 	type    TEXT NOT NULL,

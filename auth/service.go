@@ -261,8 +261,8 @@ func (s *Service) Maintain(ctx context.Context) (err error) {
 	for _, sql := range []string{
 		`DELETE FROM _session WHERE id IN (SELECT id FROM _session WHERE expires <= ?1 LIMIT 1000)`,
 		`DELETE FROM _one_time WHERE hash IN (SELECT hash FROM _one_time WHERE expires <= ?1 LIMIT 1000)`,
-		`DELETE FROM _api_key WHERE expires <= ?1 - 30 * 86400`,
-		`DELETE FROM _known_device WHERE seen <= ?1 - 180 * 86400`,
+		`DELETE FROM _api_key WHERE id IN (SELECT id FROM _api_key WHERE expires <= ?1 - 30 * 86400 LIMIT 1000)`,
+		`DELETE FROM _known_device WHERE (user, hash) IN (SELECT user, hash FROM _known_device WHERE seen <= ?1 - 180 * 86400 LIMIT 1000)`,
 	} {
 		for removed := -1; removed != 0; {
 			err := s.db.Update(ctx, func(tx *sqlite.Tx) error {

@@ -24,6 +24,7 @@ func TestLoadConfigAuth(t *testing.T) {
 	path := writeConfig(t, `
 server:
   data_dir: state
+  application_name: Example
   site_url: https://app.example.com
   proxies: 2
   trusted_proxies: [10.0.0.0/8, "fd00::/8"]
@@ -142,7 +143,7 @@ email:
 	}
 
 	whole := conf.backend(nil).Auth
-	if whole.SiteURL != "https://app.example.com" || whole.Proxies != 2 || whole.Mailer != conf.Mailer ||
+	if whole.AppName != "Example" || whole.SiteURL != "https://app.example.com" || whole.Proxies != 2 || whole.Mailer != conf.Mailer ||
 		!reflect.DeepEqual(whole.TrustedProxies, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")}) ||
 		whole.KeyFile != filepath.Join(filepath.Dir(path), "state", "secrets", "master.key") {
 		t.Errorf("with what the file says elsewhere: %+v", whole)

@@ -32,6 +32,7 @@ type config struct {
 	Migrations map[string]fs.FS  // by database
 	APIs       []records.API
 
+	AppName        string
 	SiteURL        string
 	Proxies        int64
 	TrustedProxies []netip.Prefix
@@ -91,6 +92,7 @@ func (r *configReader) server(n ast.Node) {
 		"data_dir":                 r.path(&r.DataDir),
 		"cors_allowed_origins":     r.texts(&r.CORSOrigins),
 		"request_size_limit_bytes": r.integer(&r.RequestSizeLimit, 1, math.MaxInt64),
+		"application_name":         r.text(&r.AppName),
 		"site_url":                 r.at(siteURLPlace, r.text(&r.SiteURL)),
 		"proxies":                  r.integer(&r.Proxies, 0, 100),
 		"trusted_proxies":          r.prefixes(&r.TrustedProxies),

@@ -244,7 +244,8 @@ func (conf *config) backend(log *slog.Logger) bedplate.Config {
 	}
 	if conf.Auth != nil {
 		a := *conf.Auth
-		a.SiteURL, a.Mailer, a.Proxies, a.TrustedProxies = conf.SiteURL, conf.Mailer, int(conf.Proxies), conf.TrustedProxies
+		a.AppName, a.SiteURL, a.Mailer = conf.AppName, conf.SiteURL, conf.Mailer
+		a.Proxies, a.TrustedProxies = int(conf.Proxies), conf.TrustedProxies
 		a.KeyFile = conf.keyFile()
 		if a.Mailer == nil {
 			a.Mailer = mail.NewLog(log)
