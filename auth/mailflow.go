@@ -106,3 +106,23 @@ func (s *Service) addressToken(ctx context.Context, purpose string, hash []byte)
 	err = s.unsealData(purpose, f.data, &state)
 	return f.user, state, err == nil, err
 }
+
+// requestMail reads a request for a mail to whoever goes by a name, counts it
+// and stores it for the worker. It looks nobody up. target is where the request
+// wants to be sent afterwards.
+func (s *Service) requestMail(w http.ResponseWriter, r *http.Request, kind mailKind) (n name, target string, err error) {
+	f, err := s.readForm(w, r)
+	if err != nil {
+		return n, "", err
+	}
+	if target, err = s.target(f, "redirect_uri"); err != nil {
+		return n, "", err
+	}
+	if n, err = loginName(f); err != nil {
+		return n, "", err
+	}
+	if err := s.mailLimit(r, n); err != nil {
+		return n, "", err
+	}
+	return n, target, s.send(r.Context(), mailJob{Kind: kind, Email: n.email, Username: n.username, RedirectURI: target})
+}

@@ -12,22 +12,8 @@ import (
 // serveOTPRequest is POST /otp/request: it mails a code to sign in with, if
 // there is somebody to mail it to.
 func (s *Service) serveOTPRequest(w http.ResponseWriter, r *http.Request) error {
-	f, err := s.readForm(w, r)
+	n, target, err := s.requestMail(w, r, mailOTP)
 	if err != nil {
-		return err
-	}
-	target, err := s.target(f, "redirect_uri")
-	if err != nil {
-		return err
-	}
-	n, err := loginName(f)
-	if err != nil {
-		return err
-	}
-	if err := s.mailLimit(r, n); err != nil {
-		return err
-	}
-	if err := s.send(r.Context(), mailJob{Kind: mailOTP, Email: n.email, Username: n.username}); err != nil {
 		return err
 	}
 	switch {

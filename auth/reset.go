@@ -7,25 +7,9 @@ import (
 	"github.com/bedplate/bedplate/sqlite"
 )
 
-// serveResetRequest is POST /reset_password/request. It stores the request for
-// the worker and looks nobody up.
+// serveResetRequest is POST /reset_password/request.
 func (s *Service) serveResetRequest(w http.ResponseWriter, r *http.Request) error {
-	f, err := s.readForm(w, r)
-	if err != nil {
-		return err
-	}
-	target, err := s.target(f, "redirect_uri")
-	if err != nil {
-		return err
-	}
-	n, err := loginName(f)
-	if err != nil {
-		return err
-	}
-	if err := s.mailLimit(r, n); err != nil {
-		return err
-	}
-	err = s.send(r.Context(), mailJob{Kind: mailResetPassword, Email: n.email, Username: n.username, RedirectURI: target})
+	_, target, err := s.requestMail(w, r, mailResetPassword)
 	if err != nil {
 		return err
 	}
