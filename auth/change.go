@@ -103,50 +103,30 @@ func (s *Service) addressChanged(r *http.Request, user UserID, old string, sessi
 }
 
 // serveChangeEmailPage is GET /change_email/confirm/{token}, the link in the
-// mail. Like all of them it changes nothing.
+// mail.
 func (s *Service) serveChangeEmailPage(w http.ResponseWriter, r *http.Request) error {
-	f, err := readQuery(r)
-	if err != nil {
-		return err
-	}
-	target, err := s.target(f, "redirect_uri")
-	if err != nil {
-		return err
-	}
-	return s.confirmPage(w, target, "Change your email address", "Press the button to use this email address for your account from now on.", "Change")
+	return s.linkPage(w, r, "Change your email address", "Press the button to use this email address for your account from now on.", "Change")
 }
 
 // serveChangeEmailConfirm is POST on the same path. It fails if the session
 // that asked for it has ended, or the account has got another address since,
 // or somebody else this one.
 func (s *Service) serveChangeEmailConfirm(w http.ResponseWriter, r *http.Request) error {
-	f, err := readQuery(r)
+	l, err := s.readLink(r, purposeChange, badRequest("Invalid token"))
 	if err != nil {
 		return err
-	}
-	target, err := s.target(f, "redirect_uri")
-	if err != nil {
-		return err
-	}
-	hash, refused := hashToken(r.PathValue("token")), badRequest("Invalid token")
-	user, state, ok, err := s.addressToken(r.Context(), purposeChange, hash)
-	if err != nil {
-		return err
-	}
-	if !ok {
-		return refused
 	}
 	stmts := append([]sqlite.Stmt{
-		s.mustTake(purposeChange, hash, refused),
-		must(refused, `SELECT 1 FROM _session WHERE id = ? AND user = ? AND expires > ?`, state.Session, user[:], s.now().Unix()),
-	}, s.dropClaims(state.Email, user)...)
+		l.take,
+		must(l.refused, `SELECT 1 FROM _session WHERE id = ? AND user = ? AND expires > ?`, l.state.Session, l.user[:], s.now().Unix()),
+	}, s.dropClaims(l.state.Email, l.user)...)
 	stmts = append(stmts, must(ErrConflict,
 		`UPDATE _user SET email = ?, unverified_email = NULL WHERE id = ? AND email IS ? AND disabled = 0 RETURNING 1`,
-		state.Email, user[:], null(state.Old)))
-	if err := s.addressChanged(r, user, state.Old, state.Session, stmts); err != nil {
+		l.state.Email, l.user[:], null(l.state.Old)))
+	if err := s.addressChanged(r, l.user, l.state.Old, l.state.Session, stmts); err != nil {
 		return err
 	}
-	return done(w, s.targetOr(target, state), "email changed")
+	return done(w, l.target, "email changed")
 }
 
 // serveChangeUsername is POST /change_username.

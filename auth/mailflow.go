@@ -96,15 +96,57 @@ func dropTokens(user UserID) sqlite.Stmt {
 	}
 }
 
-// addressToken looks at a token that proves an address; ok is false if it is
-// not good.
-func (s *Service) addressToken(ctx context.Context, purpose string, hash []byte) (user UserID, state addressState, ok bool, err error) {
-	f, err := s.peek(ctx, purpose, hash)
-	if err != nil || !f.ok {
-		return user, state, false, err
+// linkPage answers the link of a mail. It changes nothing, because programs
+// open links as well as people do: the page has a button that posts to the same
+// path.
+func (s *Service) linkPage(w http.ResponseWriter, r *http.Request, title, text, button string) error {
+	f, err := readQuery(r)
+	if err != nil {
+		return err
 	}
-	err = s.unsealData(purpose, f.data, &state)
-	return f.user, state, err == nil, err
+	target, err := s.target(f, "redirect_uri")
+	if err != nil {
+		return err
+	}
+	return s.confirmPage(w, target, title, text, button)
+}
+
+// A link is one of a mail, about an address, whose button was pressed.
+type link struct {
+	user    UserID
+	state   addressState
+	target  string      // where to go afterwards
+	take    sqlite.Stmt // uses the token up, or fails with refused
+	refused error
+}
+
+// readLink reads a link. The error is refused if its token is not good.
+func (s *Service) readLink(r *http.Request, purpose string, refused error) (link, error) {
+	f, err := readQuery(r)
+	if err != nil {
+		return link{}, err
+	}
+	l := link{refused: refused}
+	if l.target, err = s.target(f, "redirect_uri"); err != nil {
+		return link{}, err
+	}
+	hash := hashToken(r.PathValue("token"))
+	t, err := s.peek(r.Context(), purpose, hash)
+	if err != nil {
+		return link{}, err
+	}
+	if !t.ok {
+		return link{}, refused
+	}
+	if err := s.unsealData(purpose, t.data, &l.state); err != nil {
+		return link{}, err
+	}
+	if l.target == "" && l.state.RedirectURI != "" {
+		// The template has left it out. What is not allowed any more is not used.
+		l.target, _ = s.redirectTarget(l.state.RedirectURI)
+	}
+	l.user, l.take = t.user, s.mustTake(purpose, hash, refused)
+	return l, nil
 }
 
 // requestMail reads a request for a mail to whoever goes by a name, counts it

@@ -35,57 +35,27 @@ func (s *Service) serveVerifyTrigger(w http.ResponseWriter, r *http.Request) err
 }
 
 // serveVerifyPage is GET /verify_email/confirm/{token}, the link in the mail.
-// It changes nothing, because programs open links as well as people do.
 func (s *Service) serveVerifyPage(w http.ResponseWriter, r *http.Request) error {
-	f, err := readQuery(r)
-	if err != nil {
-		return err
-	}
-	target, err := s.target(f, "redirect_uri")
-	if err != nil {
-		return err
-	}
-	return s.confirmPage(w, target, "Confirm your email address", "Press the button to confirm that this email address is yours.", "Confirm")
+	return s.linkPage(w, r, "Confirm your email address", "Press the button to confirm that this email address is yours.", "Confirm")
 }
 
 // serveVerifyConfirm is POST on the same path: it makes the address the
 // account's. The token is all it needs, so the body is not read and who is
 // signed in does not matter.
 func (s *Service) serveVerifyConfirm(w http.ResponseWriter, r *http.Request) error {
-	f, err := readQuery(r)
+	l, err := s.readLink(r, purposeVerify, badRequest("invalid token"))
 	if err != nil {
 		return err
 	}
-	target, err := s.target(f, "redirect_uri")
-	if err != nil {
-		return err
-	}
-	hash, refused := hashToken(r.PathValue("token")), badRequest("invalid token")
-	user, state, ok, err := s.addressToken(r.Context(), purposeVerify, hash)
-	if err != nil {
-		return err
-	}
-	if !ok {
-		return refused
-	}
-	stmts := append([]sqlite.Stmt{s.mustTake(purposeVerify, hash, refused)}, s.dropClaims(state.Email, user)...)
-	stmts = append(stmts, must(refused,
+	stmts := append([]sqlite.Stmt{l.take}, s.dropClaims(l.state.Email, l.user)...)
+	stmts = append(stmts, must(l.refused,
 		`UPDATE _user SET email = unverified_email, unverified_email = NULL
-			WHERE id = ? AND unverified_email = ? AND disabled = 0 RETURNING 1`, user[:], state.Email))
+			WHERE id = ? AND unverified_email = ? AND disabled = 0 RETURNING 1`, l.user[:], l.state.Email))
 	if err := s.db.Write(r.Context(), stmts...); err != nil {
 		return taken(err)
 	}
 	s.changed()
-	return done(w, s.targetOr(target, state), "email verified")
-}
-
-// targetOr returns target or, if the link had none, where the request that the
-// mail was sent for wanted to be sent, unless that is not allowed any more.
-func (s *Service) targetOr(target string, state addressState) string {
-	if target == "" && state.RedirectURI != "" {
-		target, _ = s.redirectTarget(state.RedirectURI)
-	}
-	return target
+	return done(w, l.target, "email verified")
 }
 
 // taken makes a conflict of the refusal by a unique index.
