@@ -10,8 +10,9 @@ import (
 
 // redirectTarget checks where a request wants to be sent. Allowed are paths of
 // this site but for routes of ours, absolute URIs of such, URIs that are listed
-// exactly, and any URI of a listed scheme for native clients. What browsers read differently from how
-// it is written, such as a backslash or a tab, is refused everywhere.
+// exactly, and any URI of a listed scheme for native clients. What browsers
+// read differently from how it is written, such as a backslash or a tab, is
+// refused everywhere.
 func (s *Service) redirectTarget(uri string) (string, error) {
 	refused := badRequest("invalid redirect")
 	if len(uri) > 2048 {
