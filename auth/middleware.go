@@ -194,4 +194,8 @@ func claimedIssuer(token string) string {
 	return name
 }
 
-func cacheKey(token string) [32]byte { return sha256.Sum256([]byte(token)) }
+// cacheKey is by what a credential is known in memory.
+func cacheKey(token string) [32]byte {
+	var buf [1024]byte // longer than our tokens; the conversion of a string would allocate
+	return sha256.Sum256(append(buf[:0], token...))
+}
