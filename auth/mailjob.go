@@ -60,14 +60,8 @@ func (s *Service) job(j mailJob) outbox.Job {
 // enqueue stores a job in a transaction. The caller wakes the worker behind
 // the commit.
 func (s *Service) enqueue(ctx context.Context, tx *sqlite.Tx, j mailJob) error {
-	for _, stmt := range s.outbox.Stmts(s.job(j)) {
-		args := make([]any, len(stmt.Args))
-		for i, a := range stmt.Args {
-			args[i] = a
-		}
-		if _, err := tx.ExecContext(ctx, stmt.SQL, args...); err != nil {
-			return fmt.Errorf("auth: store a mail: %w", err)
-		}
+	if err := run(ctx, tx, s.outbox.Stmts(s.job(j))...); err != nil {
+		return fmt.Errorf("auth: store a mail: %w", err)
 	}
 	return nil
 }

@@ -207,3 +207,18 @@ func (s *Service) unsealData(purpose string, sealed []byte, into any) error {
 	}
 	return json.Unmarshal(data, into)
 }
+
+// run executes statements that were made for a write, without what they do with
+// rows.
+func run(ctx context.Context, tx *sqlite.Tx, stmts ...sqlite.Stmt) error {
+	for _, stmt := range stmts {
+		args := make([]any, len(stmt.Args))
+		for i, a := range stmt.Args {
+			args[i] = a
+		}
+		if _, err := tx.ExecContext(ctx, stmt.SQL, args...); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -242,21 +242,6 @@ func identityOwner(ctx context.Context, tx *sqlite.Tx, issuer, subject string) (
 	return owner, err == nil, err
 }
 
-// run executes statements that were made for a write, without what they do with
-// rows.
-func run(ctx context.Context, tx *sqlite.Tx, stmts ...sqlite.Stmt) error {
-	for _, stmt := range stmts {
-		args := make([]any, len(stmt.Args))
-		for i, a := range stmt.Args {
-			args[i] = a
-		}
-		if _, err := tx.ExecContext(ctx, stmt.SQL, args...); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // freeUsername makes a name out of one that a provider suggests: "" where none
 // is allowed, or none is needed and the suggestion is of no use.
 func (s *Service) freeUsername(ctx context.Context, tx *sqlite.Tx, wish string) (string, error) {
