@@ -440,9 +440,7 @@ func TestA1_RegisterTakenAddress(t *testing.T) {
 			break // the notice
 		}
 	}
-	for s.number(t, `SELECT count(*) FROM _user WHERE username = 'intruder'`) > 0 {
-		time.Sleep(time.Millisecond)
-	}
+	s.inbox.until(t, func() bool { return s.number(t, `SELECT count(*) FROM _user WHERE username = 'intruder'`) == 0 })
 	for _, m := range s.inbox.to("ADA@example.com") {
 		t.Errorf("mail to the address as it was written: %s", m.Subject)
 	}

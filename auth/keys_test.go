@@ -60,17 +60,23 @@ func TestJ1_RotateKeyUnderLoad(t *testing.T) {
 	tokens := s.login(t, "ada@example.com")
 	old := tokens.AuthToken
 
-	var requests, rotations atomic.Int64
+	var requests atomic.Int64
 	var wg sync.WaitGroup
-	stop := make(chan struct{})
+	stop, answered, failed := make(chan struct{}), make(chan struct{}), make(chan struct{}, 8)
 	for range 8 {
 		wg.Go(func() {
 			b := s.browser(t)
 			mine := tokens.AuthToken
+			defer func() {
+				if t.Failed() {
+					failed <- struct{}{}
+				}
+			}()
 			for {
 				select {
 				case <-stop:
 					return
+				case answered <- struct{}{}: // somebody waits for it
 				default:
 				}
 				if got := b.with("Authorization", "Bearer "+mine).get("/whoami").body; got != "ada@example.com" {
@@ -90,13 +96,18 @@ func TestJ1_RotateKeyUnderLoad(t *testing.T) {
 			}
 		})
 	}
-	for rotations.Load() < 5 {
+	for range 5 {
 		if err := s.RotateKey(t.Context()); err != nil {
 			t.Error(err)
 		}
-		rotations.Add(1)
-		for before := requests.Load(); requests.Load() < before+50 && !t.Failed(); {
-			time.Sleep(time.Millisecond)
+		for range 50 {
+			select {
+			case <-answered:
+			case <-failed:
+				close(stop)
+				wg.Wait()
+				return
+			}
 		}
 	}
 	close(stop)
