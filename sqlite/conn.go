@@ -239,6 +239,9 @@ type txConn struct {
 	// so that it does not matter what settings they leave.
 	migrating bool
 
+	// scratch tells that nothing but temporary tables may be written.
+	scratch bool
+
 	// hold, if not nil, stands for the caller's context while a statement
 	// runs: interrupting a write would roll back the whole shared
 	// transaction (https://www.sqlite.org/c3ref/interrupt.html), so a
@@ -305,9 +308,12 @@ func (t *txConn) control(stmts ...string) error {
 // authorize keeps the application's statements from ending the transaction,
 // which is not their own, and from changing the connection for those who come
 // later (https://www.sqlite.org/c3ref/c_alter_table.html has the actions).
-func (t *txConn) authorize(action int, arg1, arg2, _ string) int {
+func (t *txConn) authorize(action int, arg1, arg2, database string) int {
 	if t.running == ours {
 		return sqlite3.SQLITE_OK
+	}
+	if t.scratch && database != "temp" && writes(action) {
+		return sqlite3.SQLITE_DENY
 	}
 	switch {
 	case 1 <= action && action <= 8, 10 <= action && action <= 17, action == 26, action == 29, action == 30:
@@ -326,6 +332,15 @@ func (t *txConn) authorize(action int, arg1, arg2, _ string) int {
 		}
 	}
 	return sqlite3.SQLITE_OK
+}
+
+// writes reports whether action writes to a database or to its schema.
+func writes(action int) bool {
+	switch action {
+	case actionRead, actionSelect, actionFunction, actionRecursive, actionPragma, actionTransaction, actionSavepoint:
+		return false
+	}
+	return true
 }
 
 // settings are the pragmas that change a connection or how it treats the file.
