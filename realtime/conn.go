@@ -1,0 +1,375 @@
+package realtime
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/bedplate/bedplate/sqlite"
+)
+
+// What one call of an engine is given at most.
+const (
+	sendEvents = 256
+	sendBytes  = 64 << 10
+)
+
+// conn is one stream. Its pump pulls events, from its audience or, when it is
+// behind, from the log.
+type conn struct {
+	s        *Service
+	feed     *feed
+	audience *audience
+	sub      *Subscription // nil for a channel
+	channel  string
+	identity Identity
+	idLast   bool
+	resume   *sqlite.Position // where to go on; nil: from now on
+
+	wake   chan struct{}           // one slot: there are events
+	bye    chan error              // one slot: why to end
+	cancel context.CancelCauseFunc // ends the stream without a word
+
+	epoch  string // of the feed, for as long as it has members
+	cursor int64  // behind it there is news
+	seq    int64  // of the last event on the wire
+}
+
+// A tray holds what one pull takes. Streams share some, as most have nothing
+// to send at a time.
+type tray struct {
+	events []event
+	frames []frame
+	text   []byte // data of frames
+	ends   []int  // of each data in text
+}
+
+type trays struct{ pool sync.Pool }
+
+func (p *trays) get() *tray {
+	if t, ok := p.pool.Get().(*tray); ok {
+		return t
+	}
+	return new(tray)
+}
+
+func (p *trays) put(t *tray) {
+	clear(t.events)
+	clear(t.frames)
+	if cap(t.text) <= 2*sendBytes {
+		p.pool.Put(t)
+	}
+}
+
+// end makes the stream say goodbye and end.
+func (c *conn) end(cause error) {
+	select {
+	case c.bye <- cause:
+	default: // it is ending
+	}
+}
+
+// pump sends what there is to send, until the stream ends.
+func (c *conn) pump(ctx context.Context, send sendFunc) error {
+	gap := c.begin()
+	hello := frame{id: c.position(), comment: "ping"}
+	if !c.idLast {
+		hello.retry = retryAfter
+	}
+	if gap {
+		// The position follows with the event about it.
+		hello.id = ""
+	}
+	if err := send([]frame{hello}); err != nil {
+		return err
+	}
+	if gap {
+		if err := c.send(send, []event{gapEvent(c.cursor)}); err != nil {
+			return err
+		}
+	}
+	cfg := &c.s.cfg
+	sent := time.Now()
+	beat := time.NewTimer(cfg.Heartbeat)
+	defer beat.Stop()
+	life := c.s.lifetime(c.identity)
+	defer life.Stop()
+	for {
+		n, err := c.pull(ctx, send)
+		if err != nil {
+			return err
+		}
+		if n > 0 {
+			sent = time.Now()
+			select {
+			case cause := <-c.bye:
+				return c.goodbye(send, cause)
+			default:
+			}
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case cause := <-c.bye:
+			return c.goodbye(send, cause)
+		case <-life.C:
+			return c.goodbye(send, errLifetime)
+		case <-c.wake:
+		case <-beat.C:
+			if rest := cfg.Heartbeat - time.Since(sent); rest > 0 {
+				beat.Reset(rest)
+				continue
+			}
+			// It tells the position, too: who comes back after a long silence
+			// need not go through all that was none of its business.
+			if err := send([]frame{{id: c.position()}}); err != nil {
+				return err
+			}
+			sent = time.Now()
+			beat.Reset(cfg.Heartbeat)
+		}
+	}
+}
+
+// begin sets the cursor to where the client wants to go on, if it can.
+func (c *conn) begin() (gap bool) {
+	switch r := c.resume; {
+	case r == nil:
+	case r.Epoch != c.epoch || r.Seq < 0 || r.Seq > c.cursor:
+		return true
+	default:
+		c.cursor = r.Seq
+	}
+	return false
+}
+
+func (c *conn) position() string {
+	return sqlite.Position{Epoch: c.epoch, Seq: c.cursor}.String()
+}
+
+// retryAfter is how soon a client is to come back.
+const retryAfter = 2 * time.Second
+
+// goodbye ends the stream with the advice when to come back, spread out, as
+// others are told at the same time.
+func (c *conn) goodbye(send sendFunc, cause error) error {
+	f := frame{comment: "bye"}
+	if !c.idLast {
+		f.retry = retryAfter + rand.N(retryAfter)
+	}
+	return errors.Join(cause, send([]frame{f}))
+}
+
+// pull sends the next events, if there are any, and returns how many.
+func (c *conn) pull(ctx context.Context, send sendFunc) (int, error) {
+	// Before the look at the audience, which has everything up to here.
+	published := c.feed.published.Load()
+	t := c.s.trays.get()
+	defer c.s.trays.put(t)
+	events, upTo, ok := c.audience.after(t.events[:0], c.cursor, sendEvents, sendBytes)
+	if !ok {
+		return c.catchUp(ctx, send, upTo)
+	}
+	t.events = events
+	if len(events) == 0 {
+		c.cursor = max(c.cursor, published)
+		return 0, nil
+	}
+	return len(events), c.sendOn(send, events, t)
+}
+
+// send sends events and moves the cursor behind them.
+func (c *conn) send(send sendFunc, events []event) error {
+	t := c.s.trays.get()
+	defer c.s.trays.put(t)
+	return c.sendOn(send, events, t)
+}
+
+func (c *conn) sendOn(send sendFunc, events []event, t *tray) error {
+	var last error
+	for i := range events {
+		if last = events[i].end; last != nil {
+			events = events[:i+1]
+			break
+		}
+	}
+	// The data of all frames share a buffer, which may move while it grows:
+	// so first all data, then the frames.
+	t.text, t.ends, t.frames = t.text[:0], t.ends[:0], t.frames[:0]
+	for i := range events {
+		for _, text := range events[i].texts {
+			if text == nil {
+				continue
+			}
+			t.text = append(t.text, text...)
+			if c.channel == "" {
+				c.seq++
+				t.text = append(t.text, `,"seq":`...)
+				t.text = append(strconv.AppendInt(t.text, c.seq, 10), '}')
+			}
+			t.ends = append(t.ends, len(t.text))
+		}
+	}
+	start := 0
+	for i := range events {
+		e := &events[i]
+		for j, text := range e.texts {
+			if text == nil {
+				continue
+			}
+			end := t.ends[len(t.frames)]
+			f := frame{data: t.text[start:end:end]}
+			start = end
+			if j == 1 || e.texts[1] == nil { // the id stands for both
+				f.id = sqlite.Position{Epoch: c.epoch, Seq: e.seq}.String()
+			}
+			if c.channel != "" && isGap(e) {
+				f.event, f.data = "gap", channelGap
+			}
+			t.frames = append(t.frames, f)
+		}
+	}
+	if err := send(t.frames); err != nil {
+		return err
+	}
+	c.cursor = max(c.cursor, events[len(events)-1].seq)
+	return last
+}
+
+func isGap(e *event) bool { return &e.texts[0][0] == &gapText[0] }
+
+var channelGap = []byte(`{"message":"events are missing"}`)
+
+// catchUp sends events of a page of the log, up to the change upTo, and
+// returns a number above 0.
+func (c *conn) catchUp(ctx context.Context, send sendFunc, upTo int64) (int, error) {
+	events, end, err := c.feed.past(ctx, c, upTo)
+	if err != nil {
+		return 0, err
+	}
+	if len(events) > 0 {
+		if err := c.send(send, events); err != nil {
+			return 0, err
+		}
+	}
+	c.cursor = max(c.cursor, end)
+	return 1, nil
+}
+
+// past returns what c sees of the changes behind its cursor and up to
+// about upTo, and where the page ends.
+func (f *feed) past(ctx context.Context, c *conn, upTo int64) (events []event, end int64, err error) {
+	var q *sqlite.Scratch
+	select {
+	case q = <-f.scratch:
+	case <-ctx.Done():
+		return nil, 0, context.Cause(ctx)
+	}
+	defer func() { f.scratch <- q }()
+	if q == nil {
+		if q, err = f.s.db.Scratch(ctx); err != nil {
+			return nil, 0, err
+		}
+	}
+	recent, end := f.recent(c.cursor, upTo)
+	err = q.Read(func() error {
+		if end == 0 {
+			at := sqlite.Position{Epoch: c.epoch, Seq: c.cursor}
+			page, err := f.log.Page(q, at, upTo, pageLimit)
+			if err != nil {
+				return err
+			}
+			if page.End.Epoch != at.Epoch {
+				return errHistory
+			}
+			recent, end = entries(page.Changes), page.End.Seq
+			if page.Gap {
+				events = append(events, gapEvent(behindGap(page)))
+			} else if len(recent) == 0 {
+				end = upTo
+			}
+		}
+		return c.see(q, recent, &events)
+	})
+	return events, end, err
+}
+
+// behindGap returns the position between a gap and the changes of the page.
+func behindGap(page sqlite.ChangePage) int64 {
+	if len(page.Changes) > 0 {
+		return page.Changes[0].Seq - 1
+	}
+	return page.End.Seq
+}
+
+// recent returns changes behind after from memory, at most up to upTo, and
+// where they end; 0 if they are not there.
+func (f *feed) recent(after, upTo int64) (entries []*entry, end int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	end = min(upTo, f.published.Load()) // what follows is being spread
+	if after >= end {
+		return nil, 0
+	}
+	entries, ok := f.ring.between(after, end, pageLimit)
+	if !ok {
+		return nil, 0
+	}
+	if n := len(entries); n == pageLimit {
+		end = entries[n-1].Seq
+	}
+	return slices.Clone(entries), end
+}
+
+// see appends what c sees of changes.
+func (c *conn) see(q *sqlite.Scratch, changes []*entry, events *[]event) error {
+	if c.channel != "" {
+		for _, e := range changes {
+			if e.Op == sqlite.LogEvent && e.Channel == c.channel {
+				*events = append(*events, event{seq: e.Seq, texts: [2][]byte{e.Event}})
+			}
+		}
+		return nil
+	}
+	v := c.sub.View
+	_, table := v.Source()
+	record := keyText(c.sub.Record)
+	var mine []*entry
+	for _, e := range changes {
+		if e.Op != sqlite.LogEvent && e.Table == table &&
+			(record == "" || isBreak(e) || slices.Contains(recordKeys(v, e.Change), record)) {
+			mine = append(mine, e)
+		}
+	}
+	t := split(mine)
+	seen := map[int64]images{}
+	if len(t.rows) > 0 {
+		err := judge(q, v, t.changes, []any{c.sub.User}, func(row, _ int, s images) { seen[t.rows[row].Seq] = s })
+		if err != nil {
+			return err
+		}
+	}
+	for _, e := range mine {
+		if isBreak(e) {
+			*events = append(*events, gapEvent(e.Seq))
+			continue
+		}
+		ev, ok := event{}, false
+		switch s := seen[e.Seq]; {
+		case s == 0:
+		case record != "":
+			ev, ok = c.s.recordEvent(v, e, record, s)
+		default:
+			ev, ok = c.s.eventOf(v, e, s)
+		}
+		if ok {
+			*events = append(*events, ev)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,469 @@
+package realtime
+
+import (
+	"cmp"
+	"context"
+	"encoding/base64"
+	"errors"
+	"math"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/bedplate/bedplate/sqlite"
+)
+
+// dispatcher reads the log of a feed, page by page, and decides who is told
+// what. It belongs to the goroutine of the feed.
+type dispatcher struct {
+	f    *feed
+	q    *sqlite.Scratch
+	next time.Time // not to spread a page before
+}
+
+func (d *dispatcher) close() {
+	if d.q != nil {
+		_ = d.q.Close() // it has written nothing
+	}
+}
+
+// step waits for changes and spreads a page of them.
+func (d *dispatcher) step(ctx context.Context) error {
+	at := d.f.position()
+	if err := d.f.log.Wait(ctx, at); err != nil {
+		return err
+	}
+	if err := d.pace(ctx); err != nil {
+		return err
+	}
+	if d.q == nil {
+		q, err := d.f.s.db.Scratch(ctx)
+		if err != nil {
+			return err
+		}
+		d.q = q
+	}
+	var page sqlite.ChangePage
+	var out outbox
+	err := d.q.Read(func() (err error) {
+		// Rules are judged in the snapshot that the page comes from.
+		page, err = d.f.log.Page(d.q, at, math.MaxInt64, pageLimit)
+		if err != nil {
+			return err
+		}
+		if page.End.Epoch != at.Epoch || page.End.Seq < at.Seq {
+			return errHistory
+		}
+		out.entries = entries(page.Changes)
+		if page.Gap {
+			gap := gapEvent(behindGap(page))
+			out.gap = &gap
+		}
+		return d.judge(&out, page.End.Seq)
+	})
+	if err != nil {
+		return err
+	}
+	woken := 0
+	for a, events := range out.events {
+		woken += a.append(events)
+	}
+	d.f.publish(out.entries, page)
+	d.next = time.Now().Add(min(time.Duration(woken)*paceEach, paceMost))
+	for _, g := range out.gone {
+		if !errors.Is(g.cause, ErrGone) {
+			d.f.s.log.Error("judge changes, streams are cut", "error", g.cause)
+		}
+		for _, c := range d.f.membersOf(g.group) {
+			c.end(g.cause)
+		}
+	}
+	return nil
+}
+
+// Writing to a client takes some microseconds. While that is done for many,
+// what is committed meanwhile is left to gather, so that they get it in one
+// piece. An event that follows on silence is never held up.
+const (
+	paceEach = 4 * time.Microsecond
+	paceMost = 10 * time.Millisecond
+)
+
+func (d *dispatcher) pace(ctx context.Context) error {
+	rest := time.Until(d.next)
+	if rest <= 0 {
+		return nil
+	}
+	select {
+	case <-time.After(rest):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// position is where the feed is.
+func (f *feed) position() sqlite.Position {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return sqlite.Position{Epoch: f.epoch, Seq: f.published.Load()}
+}
+
+// publish makes what was spread the present state.
+func (f *feed) publish(entries []*entry, page sqlite.ChangePage) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if page.Gap {
+		f.ring.reset(page.End.Seq)
+	} else {
+		f.ring.add(entries)
+	}
+	f.published.Store(page.End.Seq)
+}
+
+func (f *feed) membersOf(g *group) []*conn {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return g.members()
+}
+
+// outbox is what a page of changes is to whom.
+type outbox struct {
+	entries []*entry
+	gap     *event // before the first
+	events  map[*audience][]event
+	gone    []lost
+}
+
+// lost is a group whose view cannot say what it may see.
+type lost struct {
+	*group
+	cause error
+}
+
+func (o *outbox) add(a *audience, e event) {
+	if o.events == nil {
+		o.events = map[*audience][]event{}
+	}
+	o.events[a] = append(o.events[a], e)
+}
+
+// crowd is a group as it is when a page is read.
+type crowd struct {
+	*group
+	all     []*audience
+	users   []any
+	records map[string][]*audience
+}
+
+// judge fills out with the events of the page that ends at end.
+func (d *dispatcher) judge(out *outbox, end int64) error {
+	byTable := map[string][]*entry{}
+	for _, e := range out.entries {
+		if e.Op != sqlite.LogEvent {
+			byTable[e.Table] = append(byTable[e.Table], e)
+		}
+	}
+	crowds := d.crowds(out, byTable, end)
+	for table, of := range crowds {
+		t := split(byTable[table])
+		for i := range of {
+			err := d.judgeCrowd(out, &of[i], t)
+			switch {
+			case err == nil:
+			case errors.Is(err, sqlite.ErrClosed), errors.Is(err, sqlite.ErrBusy), errors.Is(err, sqlite.ErrDiskFull):
+				return err
+			default:
+				// Others must not wait for a view that cannot tell.
+				out.gone = append(out.gone, lost{of[i].group, err})
+			}
+		}
+	}
+	return nil
+}
+
+// crowds returns who is there for the changed tables, by table. Whoever comes
+// later begins behind end.
+func (d *dispatcher) crowds(out *outbox, byTable map[string][]*entry, end int64) map[string][]crowd {
+	f := d.f
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.reading = end
+	crowds := map[string][]crowd{}
+	for table, groups := range f.tables {
+		if len(byTable[table]) == 0 && out.gap == nil {
+			continue
+		}
+		for _, g := range groups {
+			crowds[table] = append(crowds[table], g.crowd(byTable[table]))
+			if out.gap != nil {
+				for _, a := range g.audiences {
+					out.add(a, *out.gap)
+				}
+			}
+		}
+	}
+	if out.gap != nil {
+		for _, a := range f.channels {
+			out.add(a, *out.gap)
+		}
+	}
+	for _, e := range out.entries {
+		if e.Op == sqlite.LogEvent {
+			if a := f.channels[e.Channel]; a != nil {
+				out.add(a, event{seq: e.Seq, texts: [2][]byte{e.Event}})
+			}
+		}
+	}
+	return crowds
+}
+
+// crowd returns g as far as changes concern it.
+func (g *group) crowd(changes []*entry) crowd {
+	c := crowd{group: g, all: slices.Clone(g.all), users: slices.Clone(g.users)}
+	if len(g.records) == 0 {
+		return c
+	}
+	c.records = map[string][]*audience{}
+	for _, e := range changes {
+		for _, k := range recordKeys(g.view, e.Change) {
+			if _, known := c.records[k]; known || len(g.records[k]) == 0 {
+				continue
+			}
+			for a := range g.records[k] {
+				c.records[k] = append(c.records[k], a)
+			}
+		}
+	}
+	for k, of := range g.records { // a break concerns all
+		if c.records[k] == nil && slices.ContainsFunc(changes, isBreak) {
+			for a := range of {
+				c.records[k] = append(c.records[k], a)
+			}
+		}
+	}
+	return c
+}
+
+func isBreak(e *entry) bool { return e.Op == sqlite.LogBreak }
+
+// recordKeys returns the keys of the record that a change is about: one, or
+// two if it has changed its key.
+func recordKeys(v View, c *sqlite.Change) []string {
+	var keys []string
+	if c.Old != nil {
+		keys = append(keys, keyText(v.RowKey(c, true)))
+	}
+	if c.New != nil {
+		if k := keyText(v.RowKey(c, false)); len(keys) == 0 || k != keys[0] {
+			keys = append(keys, k)
+		}
+	}
+	return keys
+}
+
+// tableChanges is the changes of a table, those of rows also in the form that
+// views take.
+type tableChanges struct {
+	rows    []*entry
+	changes []*sqlite.Change // of rows
+	breaks  []*entry
+}
+
+func split(of []*entry) tableChanges {
+	var t tableChanges
+	for _, e := range of {
+		if isBreak(e) {
+			t.breaks = append(t.breaks, e)
+			continue
+		}
+		t.rows, t.changes = append(t.rows, e), append(t.changes, e.Change)
+	}
+	return t
+}
+
+func entries(changes []*sqlite.Change) []*entry {
+	all := make([]*entry, len(changes))
+	for i, c := range changes {
+		all[i] = &entry{Change: c}
+	}
+	return all
+}
+
+func (d *dispatcher) judgeCrowd(out *outbox, c *crowd, t tableChanges) error {
+	if len(c.all) > 0 && len(t.rows) > 0 {
+		err := judge(d.q, c.view, t.changes, c.users, func(row, user int, seen images) {
+			if e, ok := d.f.s.eventOf(c.view, t.rows[row], seen); ok {
+				out.add(c.all[user], e)
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if len(c.records) > 0 {
+		for i := range t.rows {
+			if err := d.judgeRecord(out, c, t, i); err != nil {
+				return err
+			}
+		}
+	}
+	if len(t.breaks) == 0 {
+		return nil
+	}
+	concerned := slices.Clone(c.all)
+	for _, of := range c.records {
+		concerned = append(concerned, of...)
+	}
+	for _, a := range concerned {
+		for _, e := range t.breaks {
+			out.add(a, gapEvent(e.Seq))
+		}
+		slices.SortStableFunc(out.events[a], func(x, y event) int { return cmp.Compare(x.seq, y.seq) })
+	}
+	return nil
+}
+
+// judgeRecord tells those who watch the record that row i is.
+func (d *dispatcher) judgeRecord(out *outbox, c *crowd, t tableChanges, i int) error {
+	for _, k := range recordKeys(c.view, t.changes[i]) {
+		of := c.records[k]
+		if len(of) == 0 {
+			continue
+		}
+		users := make([]any, len(of))
+		for j, a := range of {
+			users[j] = a.user
+		}
+		err := judge(d.q, c.view, t.changes[i:i+1], users, func(_, user int, seen images) {
+			if e, ok := d.f.s.recordEvent(c.view, t.rows[i], k, seen); ok {
+				out.add(of[user], e)
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// images says which images of a row somebody may see.
+type images uint8
+
+const (
+	sawOld images = 1 << iota
+	sawNew
+)
+
+// judge calls tell for each row and user who may see something of it, row by
+// row.
+func judge(q *sqlite.Scratch, v View, changes []*sqlite.Change, users []any, tell func(row, user int, seen images)) error {
+	n := len(users)
+	if !v.PerUser() {
+		n = 1
+	}
+	seen := make([]images, n*len(changes))
+	err := v.Judge(q, changes, users, func(change, user int, old bool) {
+		image := sawNew
+		if old {
+			image = sawOld
+		}
+		seen[change*n+user] |= image
+	})
+	if err != nil {
+		return err
+	}
+	for i, s := range seen {
+		switch {
+		case s == 0:
+		case v.PerUser():
+			tell(i/n, i%n, s)
+		default:
+			for user := range users { // what one sees, all see
+				tell(i, user, s)
+			}
+		}
+	}
+	return nil
+}
+
+// eventOf returns what a change is to somebody who watches all records and
+// sees these images of it.
+func (s *Service) eventOf(v View, e *entry, seen images) (event, bool) {
+	ev := event{seq: e.Seq}
+	moved := e.Op == sqlite.RowUpdate && len(recordKeys(v, e.Change)) > 1
+	switch {
+	case e.Op == sqlite.RowInsert && seen&sawNew != 0:
+		ev.texts[0] = s.body(v, e, inserted)
+	case e.Op == sqlite.RowDelete && seen&sawOld != 0,
+		e.Op == sqlite.RowUpdate && seen == sawOld: // the row has left the view
+		ev.texts[0] = s.body(v, e, deleted)
+	case moved && seen == sawOld|sawNew:
+		ev.texts[0], ev.texts[1] = s.body(v, e, deleted), s.body(v, e, inserted)
+	case moved && seen == sawNew:
+		ev.texts[0] = s.body(v, e, inserted)
+	case e.Op == sqlite.RowUpdate && seen&sawNew != 0:
+		ev.texts[0] = s.body(v, e, updated)
+	default:
+		return ev, false
+	}
+	return ev, true
+}
+
+// recordEvent is eventOf for those who watch the record with the key k.
+func (s *Service) recordEvent(v View, e *entry, k string, seen images) (event, bool) {
+	if e.Op != sqlite.RowUpdate {
+		return s.eventOf(v, e, seen)
+	}
+	ev := event{seq: e.Seq}
+	was, is := keyText(v.RowKey(e.Change, true)) == k, keyText(v.RowKey(e.Change, false)) == k
+	switch {
+	case was && is && seen&sawNew != 0:
+		ev.texts[0] = s.body(v, e, updated)
+	case was && is && seen&sawOld != 0:
+		ev.texts[0], ev.end = deniedText, errDenied
+	case was && !is && seen&sawOld != 0:
+		ev.texts[0] = s.body(v, e, deleted)
+	case is && !was && seen&sawNew != 0:
+		ev.texts[0] = s.body(v, e, inserted)
+	default:
+		return ev, false
+	}
+	return ev, true
+}
+
+// body returns the event of that kind as v shows it.
+func (s *Service) body(v View, e *entry, k kind) []byte {
+	text, err := e.body(v, k)
+	if err != nil {
+		s.log.Error("encode a change", "table", e.Table, "seq", e.Seq, "error", err)
+		return brokenText
+	}
+	return text
+}
+
+// Events that are not about a row (spec section 4.2).
+var (
+	deniedText = []byte(`{"Error":{"status":1,"message":"Access denied"}`)
+	brokenText = []byte(`{"Error":{"status":3,"message":null}`)
+	gapText    = []byte(`{"Error":{"status":2,"message":"changes are missing, list again"}`)
+)
+
+var errDenied = errors.New("realtime: access to the record was lost")
+
+func gapEvent(seq int64) event { return event{seq: seq, texts: [2][]byte{gapText}} }
+
+// keyText returns a text that differs for different keys, "" for nil.
+func keyText(v any) string {
+	switch v := v.(type) {
+	case nil:
+		return ""
+	case int64:
+		return "i" + strconv.FormatInt(v, 10)
+	case string:
+		return "s" + v
+	case []byte:
+		return "b" + base64.RawStdEncoding.EncodeToString(v)
+	}
+	return "?"
+}
