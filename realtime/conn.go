@@ -34,9 +34,10 @@ type conn struct {
 	bye    chan error              // one slot: why to end
 	cancel context.CancelCauseFunc // ends the stream without a word
 
-	epoch  string // of the feed, for as long as it has members
-	cursor int64  // behind it there is news
-	seq    int64  // of the last event on the wire
+	epoch  string    // of the feed, for as long as it has members
+	cursor int64     // behind it there is news
+	seq    int64     // of the last event on the wire
+	sent   time.Time // when something was sent last
 }
 
 // A tray holds what one pull takes. Streams share some, as most have nothing
@@ -65,10 +66,12 @@ func (p *trays) put(t *tray) {
 	}
 }
 
-// end makes the stream say goodbye and end.
+// end makes the stream say goodbye and end, whether or not the client takes
+// it.
 func (c *conn) end(cause error) {
 	select {
 	case c.bye <- cause:
+		time.AfterFunc(goodbyeTimeout, func() { c.cancel(cause) })
 	default: // it is ending
 	}
 }
@@ -78,7 +81,7 @@ func (c *conn) pump(ctx context.Context, send sendFunc) error {
 	gap := c.begin()
 	hello := frame{id: c.position(), comment: "ping"}
 	if !c.idLast {
-		hello.retry = retryAfter
+		hello.retry = c.s.cfg.Retry
 	}
 	if gap {
 		// The position follows with the event about it.
@@ -92,26 +95,36 @@ func (c *conn) pump(ctx context.Context, send sendFunc) error {
 			return err
 		}
 	}
-	cfg := &c.s.cfg
-	sent := time.Now()
-	beat := time.NewTimer(cfg.Heartbeat)
+	c.sent = time.Now()
+	silence := c.s.cfg.Heartbeat
+	beat := time.NewTimer(silence)
 	defer beat.Stop()
 	life := c.s.lifetime(c.identity)
 	defer life.Stop()
 	for {
-		n, err := c.pull(ctx, send)
+		more, err := c.pull(ctx, send)
 		if err != nil {
 			return err
 		}
-		if n > 0 {
-			sent = time.Now()
+		if time.Since(c.sent) >= silence {
+			// It tells the position, too: who comes back after a long silence
+			// need not go through all that was none of its business.
+			if err := send([]frame{{id: c.position()}}); err != nil {
+				return err
+			}
+			c.sent = time.Now()
+		}
+		if more {
 			select {
 			case cause := <-c.bye:
 				return c.goodbye(send, cause)
+			case <-life.C:
+				return c.goodbye(send, errLifetime)
 			default:
 			}
 			continue
 		}
+		beat.Reset(silence - time.Since(c.sent))
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -121,17 +134,6 @@ func (c *conn) pump(ctx context.Context, send sendFunc) error {
 			return c.goodbye(send, errLifetime)
 		case <-c.wake:
 		case <-beat.C:
-			if rest := cfg.Heartbeat - time.Since(sent); rest > 0 {
-				beat.Reset(rest)
-				continue
-			}
-			// It tells the position, too: who comes back after a long silence
-			// need not go through all that was none of its business.
-			if err := send([]frame{{id: c.position()}}); err != nil {
-				return err
-			}
-			sent = time.Now()
-			beat.Reset(cfg.Heartbeat)
 		}
 	}
 }
@@ -152,21 +154,19 @@ func (c *conn) position() string {
 	return sqlite.Position{Epoch: c.epoch, Seq: c.cursor}.String()
 }
 
-// retryAfter is how soon a client is to come back.
-const retryAfter = 2 * time.Second
-
 // goodbye ends the stream with the advice when to come back, spread out, as
 // others are told at the same time.
 func (c *conn) goodbye(send sendFunc, cause error) error {
 	f := frame{comment: "bye"}
 	if !c.idLast {
-		f.retry = retryAfter + rand.N(retryAfter)
+		f.retry = c.s.cfg.Retry + rand.N(c.s.cfg.Retry)
 	}
 	return errors.Join(cause, send([]frame{f}))
 }
 
-// pull sends the next events, if there are any, and returns how many.
-func (c *conn) pull(ctx context.Context, send sendFunc) (int, error) {
+// pull sends the next events, if there are any, and reports whether there may
+// be more.
+func (c *conn) pull(ctx context.Context, send sendFunc) (more bool, err error) {
 	// Before the look at the audience, which has everything up to here.
 	published := c.feed.published.Load()
 	t := c.s.trays.get()
@@ -178,9 +178,9 @@ func (c *conn) pull(ctx context.Context, send sendFunc) (int, error) {
 	t.events = events
 	if len(events) == 0 {
 		c.cursor = max(c.cursor, published)
-		return 0, nil
+		return false, nil
 	}
-	return len(events), c.sendOn(send, events, t)
+	return true, c.sendOn(send, events, t)
 }
 
 // send sends events and moves the cursor behind them.
@@ -234,8 +234,11 @@ func (c *conn) sendOn(send sendFunc, events []event, t *tray) error {
 			t.frames = append(t.frames, f)
 		}
 	}
-	if err := send(t.frames); err != nil {
-		return err
+	if len(t.frames) > 0 {
+		if err := send(t.frames); err != nil {
+			return err
+		}
+		c.sent = time.Now()
 	}
 	c.cursor = max(c.cursor, events[len(events)-1].seq)
 	return last
@@ -245,20 +248,22 @@ func isGap(e *event) bool { return &e.texts[0][0] == &gapText[0] }
 
 var channelGap = []byte(`{"message":"events are missing"}`)
 
-// catchUp sends events of a page of the log, up to the change upTo, and
-// returns a number above 0.
-func (c *conn) catchUp(ctx context.Context, send sendFunc, upTo int64) (int, error) {
+// catchUp sends events of a page of the log, up to the change upTo.
+func (c *conn) catchUp(ctx context.Context, send sendFunc, upTo int64) (more bool, err error) {
 	events, end, err := c.feed.past(ctx, c, upTo)
 	if err != nil {
-		return 0, err
+		if ctx.Err() == nil && !errors.Is(err, ErrGone) && !errors.Is(err, errHistory) {
+			c.s.log.Error("catch up with the change log, a stream is cut", "error", err)
+		}
+		return false, err
 	}
 	if len(events) > 0 {
 		if err := c.send(send, events); err != nil {
-			return 0, err
+			return false, err
 		}
 	}
 	c.cursor = max(c.cursor, end)
-	return 1, nil
+	return true, nil
 }
 
 // past returns what c sees of the changes behind its cursor and up to
@@ -284,7 +289,7 @@ func (f *feed) past(ctx context.Context, c *conn, upTo int64) (events []event, e
 			if err != nil {
 				return err
 			}
-			if page.End.Epoch != at.Epoch {
+			if page.End.Epoch != at.Epoch || page.End.Seq < at.Seq {
 				return errHistory
 			}
 			recent, end = entries(page.Changes), page.End.Seq
@@ -296,7 +301,21 @@ func (f *feed) past(ctx context.Context, c *conn, upTo int64) (events []event, e
 		}
 		return c.see(q, recent, &events)
 	})
+	events, end = cut(events, end)
 	return events, end, err
+}
+
+// cut returns the first events, as many as one call of an engine is given: all
+// who are behind hold some while their clients take them. The rest is read
+// again.
+func cut(events []event, end int64) ([]event, int64) {
+	n := 0
+	for i := range events {
+		if n += events[i].size(); n >= sendBytes && i+1 < len(events) {
+			return slices.Clip(slices.Clone(events[:i+1])), events[i].seq
+		}
+	}
+	return events, end
 }
 
 // behindGap returns the position between a gap and the changes of the page.

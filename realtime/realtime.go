@@ -110,6 +110,11 @@ type Config struct {
 	// default 1 h, none if negative.
 	MaxLifetime time.Duration
 
+	// Retry is how soon a client is told to come back when its stream has
+	// ended; default 2 s. At the end of a stream up to as much again is
+	// added at random.
+	Retry time.Duration
+
 	// MaxEvent is the greatest event of Publish in bytes; default 64 KiB.
 	MaxEvent int
 

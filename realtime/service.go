@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -22,15 +23,14 @@ const checkEvery = 2 * time.Second
 // streams that depend on it are ended.
 const maxUnchecked = 3
 
-// drainTimeout is how long streams may take for a goodbye.
-const drainTimeout = time.Second
+// goodbyeTimeout is how long a stream may take for a goodbye.
+const goodbyeTimeout = time.Second
 
 // Why streams end.
 var (
 	errLifetime = errors.New("realtime: maximum lifetime")
 	errSignOut  = errors.New("realtime: the identity has ended")
 	errDrain    = errors.New("realtime: shutting down")
-	errPolite   = errors.New("realtime: the client takes no goodbye")
 )
 
 // Service serves event streams; see [New]. It is safe for concurrent use.
@@ -107,6 +107,7 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	duration("Heartbeat", &c.Heartbeat, 15*time.Second)
 	duration("WriteTimeout", &c.WriteTimeout, 10*time.Second)
+	duration("Retry", &c.Retry, 2*time.Second)
 	if c.MaxLifetime == 0 {
 		c.MaxLifetime = time.Hour
 	}
@@ -240,9 +241,9 @@ func (s *Service) all() []*conn {
 
 // lifetime returns a timer for when a stream is to end.
 func (s *Service) lifetime(id Identity) *time.Timer {
-	d := time.Duration(1<<63 - 1)
-	if most := s.cfg.MaxLifetime; most > 0 {
-		d = most - most/5 + rand.N(2*most/5+1)
+	d := time.Duration(math.MaxInt64)
+	if most := min(s.cfg.MaxLifetime, d/2); most > 0 {
+		d = most - most/5 + rand.N(most/5*2+1)
 	}
 	if !id.Expires.IsZero() {
 		d = min(d, max(0, id.Expires.Sub(s.cfg.Now())))
@@ -345,16 +346,9 @@ func (s *Service) Drain() {
 	s.mu.Lock()
 	s.draining = true
 	s.mu.Unlock()
-	all := s.all()
-	for _, c := range all {
+	for _, c := range s.all() {
 		c.end(errDrain)
 	}
-	hurry := time.AfterFunc(drainTimeout, func() {
-		for _, c := range s.all() {
-			c.cancel(errDrain)
-		}
-	})
-	defer hurry.Stop()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for len(s.conns) > 0 {
