@@ -6,32 +6,52 @@ import (
 	"time"
 )
 
-// engine carries frames to one client.
+// An engine carries frames to one client per call of serve.
 type engine interface {
 	// serve answers r with an event stream and runs pump, which sends what
 	// there is to send. It returns when pump has, with pump's error, or when
 	// the client is gone or takes nothing for o.writeTimeout, with the cause,
 	// which is also that of pump's context. When it returns, nothing of it is
 	// left running.
+	//
+	// The head of the response goes out before pump is called, and what pump
+	// has sent before serve returns. A request by HEAD gets no more than the
+	// head; pump is not called. When the response cannot be streamed or cannot
+	// be given deadlines, because of what a middleware has wrapped it in, the
+	// answer is a 500, and an error matching http.ErrNotSupported is returned.
+	//
+	// Cancelling the request's context ends the stream at once, also during a
+	// write. A panic of pump passes through serve.
 	serve(w http.ResponseWriter, r *http.Request, o streamOptions, pump func(ctx context.Context, send sendFunc) error) error
 }
 
 // sendFunc writes frames, as many as it makes sense to in one go, and returns
 // when the client has taken enough of them for more. The frames may be shared
-// and are not kept.
+// and are not kept. It is not safe for concurrent use. Its error is the cause
+// of the context's end.
 type sendFunc func(frames []frame) error
 
 type streamOptions struct {
-	idLast       bool // each id in a block of its own, behind its data
-	writeTimeout time.Duration
+	idLast       bool          // see appendFrame
+	writeTimeout time.Duration // to take up to 64 KiB
 }
 
-// A frame is one event or comment. Without data it is a comment, possibly with
-// an id or a retry.
-type frame struct {
-	id      string        // "": none
-	event   string        // type of the event; "": "message"
-	data    []byte        // one line
-	comment string        // without data only
-	retry   time.Duration // 0: none
+// An engineKind names an implementation of engine.
+type engineKind int
+
+const (
+	engineSSE    engineKind = iota // on github.com/r3labs/sse
+	engineDirect                   // on net/http alone
+)
+
+// defaultEngine is the implementation that is used.
+const defaultEngine = engineSSE
+
+func newEngine() engine { return newEngineOf(defaultEngine) }
+
+func newEngineOf(kind engineKind) engine {
+	if kind == engineDirect {
+		return new(directEngine)
+	}
+	return new(sseEngine)
 }
