@@ -24,9 +24,10 @@
 //	return b.Serve(ctx, &http.Server{Addr: ":8080", Handler: mux})
 //
 // The package only composes: [sqlite] is the database handle, [records] the
-// record APIs, [auth] the sign-in, and each can be used without it. It parses no flags, handles no
-// signals, keeps no globals and writes nowhere but beside the given paths, so
-// any number of backends can live in one process.
+// record APIs, [auth] the sign-in, [realtime] the subscriptions, and each can
+// be used without it. It parses no flags, handles no signals, keeps no globals
+// and writes nowhere but beside the given paths, so any number of backends can
+// live in one process.
 package bedplate
 
 import (
@@ -40,6 +41,7 @@ import (
 	"time"
 
 	"github.com/bedplate/bedplate/auth"
+	"github.com/bedplate/bedplate/realtime"
 	"github.com/bedplate/bedplate/records"
 	"github.com/bedplate/bedplate/sqlite"
 )
@@ -83,6 +85,14 @@ type Config struct {
 	// Auth.
 	Caller func(context.Context) records.Caller
 
+	// Realtime configures event streams. nil: the defaults, if one of Records
+	// has Subscriptions, and no streams otherwise. Its Subscribe is made of
+	// Records, and its Identify and Check of Auth, if there is one: those must
+	// be nil then. Otherwise the default Identify knows users by Caller. What
+	// else it leaves out of Logger, Now, Proxies and TrustedProxies is as in
+	// Auth.
+	Realtime *realtime.Config
+
 	// BodyLimit is the greatest request body in bytes; default 10 MiB.
 	BodyLimit int64
 
@@ -103,6 +113,10 @@ type Backend struct {
 	DB      *sqlite.DB
 	Records *records.Service
 	Auth    *auth.Service // nil without Config.Auth
+
+	// Realtime publishes the application's own events; nil without
+	// Config.Realtime and Subscriptions.
+	Realtime *realtime.Service
 
 	handler http.Handler
 	drain   time.Duration
@@ -159,6 +173,11 @@ func Open(ctx context.Context, cfg Config) (_ *Backend, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if cfg.hasRealtime() {
+		if b.Realtime, err = b.newRealtime(cfg); err != nil {
+			return nil, err
+		}
+	}
 	mux := http.NewServeMux()
 	b.Mount(mux)
 	mux.HandleFunc("/", notFound)
@@ -208,6 +227,7 @@ func (cfg Config) validate() error {
 	if cfg.Auth != nil && cfg.Caller != nil {
 		bad("at most one of Auth and Caller can be given")
 	}
+	cfg.checkRealtime(bad)
 	if cfg.DrainTimeout < 0 {
 		bad("DrainTimeout is negative")
 	}
@@ -252,22 +272,32 @@ const (
 
 // Mount registers the routes on mux: the record APIs below /api/records/v1/
 // and GET /api/healthcheck; with Config.Auth also the sign-in below
-// /api/auth/v1/, its pages below /_/auth/ and /.well-known/jwks.json. To place
-// them under a prefix, mount [Backend.Handler] behind [http.StripPrefix]
-// instead, and begin Prefix and PagesPrefix of Config.Auth with it.
+// /api/auth/v1/, its pages below /_/auth/ and /.well-known/jwks.json; with
+// Realtime the application's channels below /api/realtime/v1/. To place them
+// under a prefix, mount [Backend.Handler] behind [http.StripPrefix] instead,
+// and begin Prefix and PagesPrefix of Config.Auth with it.
 func (b *Backend) Mount(mux *http.ServeMux) {
 	mux.HandleFunc(recordsPrefix, notFound) // not a redirect, which would miss an outer prefix
-	recordAPIs := b.Records.At(recordsPrefix)
+	mux.Handle(recordsPrefix+"/", b.behindAuth(b.recordAPIs()))
 	if b.Auth != nil {
-		recordAPIs = b.Auth.Middleware(recordAPIs)
 		mux.HandleFunc(authPrefix, notFound)
 		mux.HandleFunc(pagesPrefix, notFound)
 		mux.Handle(authPrefix+"/", b.Auth.At(authPrefix))
 		mux.Handle(pagesPrefix+"/", b.Auth.PagesAt(pagesPrefix))
 		mux.HandleFunc("/.well-known/jwks.json", b.Auth.ServeJWKS)
 	}
-	mux.Handle(recordsPrefix+"/", recordAPIs)
+	if b.Realtime != nil {
+		b.mountRealtime(mux)
+	}
 	mux.HandleFunc("/api/healthcheck", b.healthcheck)
+}
+
+// behindAuth returns next behind the sign-in, if there is one.
+func (b *Backend) behindAuth(next http.Handler) http.Handler {
+	if b.Auth == nil {
+		return next
+	}
+	return b.Auth.Middleware(next)
 }
 
 // Handler returns all routes as one handler.
@@ -292,9 +322,9 @@ func (b *Backend) healthcheck(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write([]byte("Ok")) // the client is gone if this fails
 }
 
-// Serve listens on srv.Addr and serves until ctx ends, then lets running
-// requests finish for up to Config.DrainTimeout. It returns nil after such an
-// end. With srv.TLSConfig it serves TLS. It does not close the backend.
+// Serve listens on srv.Addr and serves until ctx ends, then ends all event
+// streams and lets other running requests finish for up to
+// Config.DrainTimeout. It returns nil after such an end. With srv.TLSConfig it serves TLS. It does not close the backend.
 func (b *Backend) Serve(ctx context.Context, srv *http.Server) error {
 	addr := srv.Addr
 	if addr == "" {
@@ -312,6 +342,9 @@ func (b *Backend) Serve(ctx context.Context, srv *http.Server) error {
 
 // ServeListener is like Serve on a listener of the application's.
 func (b *Backend) ServeListener(ctx context.Context, srv *http.Server, ln net.Listener) error {
+	if b.Realtime != nil {
+		srv.RegisterOnShutdown(b.Realtime.Drain)
+	}
 	served := make(chan error, 1)
 	go func() {
 		if srv.TLSConfig != nil {
@@ -335,12 +368,16 @@ func (b *Backend) ServeListener(ctx context.Context, srv *http.Server, ln net.Li
 	return err
 }
 
-// Close ends the background work of Auth and closes the database, unless that
-// is the application's own. It waits for running operations.
+// Close ends all event streams and the background work of Auth, and closes the
+// database, unless that is the application's own. It waits for running
+// operations.
 func (b *Backend) Close() error {
 	var err error
+	if b.Realtime != nil {
+		err = b.Realtime.Close()
+	}
 	if b.Auth != nil {
-		err = b.Auth.Close()
+		err = errors.Join(err, b.Auth.Close())
 	}
 	if b.ownDB {
 		err = errors.Join(err, b.DB.Close())

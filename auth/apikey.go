@@ -95,7 +95,8 @@ func (s *Service) byAPIKey(r *http.Request, key string) (*User, error) {
 	}
 	user := s.user(u, nil, 0)
 	user.Authenticated = time.Time{}
-	user.Credential, user.scopes = APIKey, k.scopes
+	user.Credential, user.Expires = APIKey, moment(k.expires)
+	user.keyHash, user.scopes, user.storedScopes = hash, k.scopes, k.storedScopes
 	s.cache.put(cached, &cachedToken{&claims{Exp: k.expires}, user, now, epoch})
 	if now.Unix()-k.seen >= int64(seenEvery/time.Second) {
 		s.noteAPIKey(r.Context(), hash)
@@ -107,15 +108,16 @@ func (s *Service) byAPIKey(r *http.Request, key string) (*User, error) {
 type apiKey struct {
 	user          UserID
 	scopes        []Scope
+	storedScopes  string
 	expires, seen int64
 }
 
 func (s *Service) apiKey(ctx context.Context, hash []byte) (k *apiKey, err error) {
 	err = s.db.Query(context.WithoutCancel(ctx), `SELECT user, scopes, expires, seen FROM _api_key WHERE hash = ? AND expires > ?`,
 		[]driver.Value{hash, s.now().Unix()}, func(v []driver.Value) error {
-			k = &apiKey{expires: integer(v[2]), seen: integer(v[3])}
+			k = &apiKey{storedScopes: text(v[1]), expires: integer(v[2]), seen: integer(v[3])}
 			copy(k.user[:], blob(v[0]))
-			return json.Unmarshal([]byte(text(v[1])), &k.scopes)
+			return json.Unmarshal([]byte(k.storedScopes), &k.scopes)
 		})
 	if err != nil {
 		return nil, fmt.Errorf("auth: look up an API key: %w", err)

@@ -47,7 +47,7 @@ func (s *Service) byIssuer(ctx context.Context, issuer Issuer, token string) (*U
 			return nil, err
 		}
 		if u != nil || !s.cfg.ProvisionUsers {
-			return s.cacheExternal(hash, token, t.claims, u, now, epoch), nil
+			return s.cacheExternal(hash, token, issuer.Name(), t.claims, u, now, epoch), nil
 		}
 		// The account was removed. A new one needs what the token says.
 	}
@@ -60,16 +60,17 @@ func (s *Service) byIssuer(ctx context.Context, issuer Issuer, token string) (*U
 		return nil, err
 	}
 	c := &claims{Sub: verified.Subject, Iat: now.Unix(), Exp: verified.Expires, other: verified.Claims}
-	return s.cacheExternal(hash, token, c, u, now, epoch), nil
+	return s.cacheExternal(hash, token, issuer.Name(), c, u, now, epoch), nil
 }
 
 // cacheExternal keeps a verified token and returns its user. Of its claims,
 // Iat is when it was verified.
-func (s *Service) cacheExternal(hash [32]byte, token string, c *claims, u *row, now time.Time, epoch int64) *User {
+func (s *Service) cacheExternal(hash [32]byte, token, issuer string, c *claims, u *row, now time.Time, epoch int64) *User {
 	var user *User
 	if u != nil && u.active() {
 		user = s.user(u, nil, 0)
 		user.Credential, user.Claims, user.Authenticated = External, c.other, time.Time{}
+		user.Expires, user.issuer, user.subject = moment(c.Exp), issuer, c.Sub
 	}
 	if len(token) <= maxCachedExternal {
 		s.cache.put(hash, &cachedToken{c, user, now, epoch})

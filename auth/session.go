@@ -348,8 +348,8 @@ func nullBlob(b []byte) driver.Value {
 }
 
 // EndSessions ends all sessions of a user and authorization codes that could
-// begin one. Open streams and tokens end within a minute, in this process at
-// once. API keys stay; [Service.SetPassword] ends those too.
+// begin one. Tokens end within a minute, in this process at once, and event
+// streams within seconds. API keys stay; [Service.SetPassword] ends those too.
 func (s *Service) EndSessions(ctx context.Context, user UserID) error {
 	err := s.db.Write(ctx, dropOthers(user, purposeCode), endSessions(user, nil))
 	s.changed()

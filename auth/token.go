@@ -213,6 +213,7 @@ func (s *Service) lookup(ctx context.Context, token string, credential Credentia
 	}
 	u := s.user(state.user, session, state.authenticated)
 	u.Credential, u.Claims, u.csrf = credential, t.claims.other, t.claims.CSRF
+	u.Expires = moment(min(addSeconds(t.claims.Exp, leeway), state.expires))
 	s.cache.put(hash, &cachedToken{t.claims, u, now, epoch})
 	return u, nil
 }

@@ -63,12 +63,23 @@ type User struct {
 	Session       string
 	Authenticated time.Time
 
+	// Expires is when the credential ends by itself, as far as it is accepted
+	// here: a token's expiry with the leeway for clocks of a minute, or that of
+	// its session if it is sooner, and an API key's or an external token's
+	// expiry. It is zero for a user that [Service.Middleware] has not found.
+	Expires time.Time
+
 	// Claims are those of Hooks.Claims, or all of an external token.
 	Claims map[string]any
 
-	scopes  []Scope // of an API key
 	csrf    string
 	session []byte
+
+	keyHash      []byte // of an API key
+	scopes       []Scope
+	storedScopes string
+
+	issuer, subject string // of an external token
 }
 
 // row is a user as the database has it.

@@ -16,7 +16,9 @@ import (
 	"github.com/goccy/go-yaml/ast"
 
 	"github.com/bedplate/bedplate/auth"
+	"github.com/bedplate/bedplate/realtime"
 	"github.com/bedplate/bedplate/records"
+	"github.com/bedplate/bedplate/sqlite"
 )
 
 // config is what a configuration file says. Zero values mean that it is
@@ -38,6 +40,9 @@ type config struct {
 	TrustedProxies []netip.Prefix
 	Auth           *auth.Config // nil: no sign-in
 	Mailer         auth.Mailer  // nil: mails are logged
+
+	Realtime  realtime.Config
+	ChangeLog sqlite.ChangeLogOptions
 
 	file   string
 	places map[string]int // lines, by what the library's errors call the thing there
@@ -69,6 +74,7 @@ func loadConfig(path string) (*config, error) {
 		"record_apis": r.each(r.recordAPI),
 		"auth":        r.auth,
 		"email":       r.email,
+		"realtime":    r.realtime,
 	})
 	for _, check := range r.checks {
 		check()

@@ -1,7 +1,8 @@
 // Command refserver serves record APIs over SQLite files: a demo when it is
 // started without arguments, and whatever a configuration file says otherwise,
 // with a sign-in if that has a section auth. The commands user and keys manage
-// the accounts and keys of a server, whether or not it is running.
+// the accounts and keys of a server, whether or not it is running; tail prints
+// the changes of a record API of any server as they happen.
 //
 // It holds no logic that a program of one's own would miss: it turns flags,
 // environment and YAML into a [bedplate.Config] and serves the result.
@@ -24,6 +25,7 @@ type commands struct {
 	Serve   serveCommand     `cmd:"" default:"withargs" help:"Serve record APIs over HTTP (the default command)."`
 	User    userCommand      `cmd:"" help:"Manage users, also while the server runs."`
 	Keys    keysCommand      `cmd:"" help:"Manage the keys that sign tokens."`
+	Tail    tailCommand      `cmd:"" help:"Print the changes of a record API as they happen, one JSON object a line."`
 	Version kong.VersionFlag `help:"Print the version and exit."`
 }
 

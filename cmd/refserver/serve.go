@@ -236,11 +236,16 @@ func useDemo(ctx context.Context, conf *config) error {
 func (conf *config) backend(log *slog.Logger) bedplate.Config {
 	c := bedplate.Config{
 		Path:       conf.mainFile(),
-		SQLite:     sqlite.Options{Schemas: conf.Schemas, Logger: log},
+		SQLite:     sqlite.Options{Schemas: conf.Schemas, ChangeLog: conf.ChangeLog, Logger: log},
 		Migrations: conf.Migrations["main"],
 		Records:    conf.APIs,
 		BodyLimit:  conf.RequestSizeLimit,
 		Logger:     log,
+	}
+	if conf.subscribable() {
+		rt := conf.Realtime
+		rt.Proxies, rt.TrustedProxies = int(conf.Proxies), conf.TrustedProxies
+		c.Realtime = &rt
 	}
 	if conf.Auth != nil {
 		a := *conf.Auth

@@ -231,8 +231,8 @@ func (w where) open(p *program, fn func(*bedplate.Backend) error) (err error) {
 	conf.Mailer = noMailer{}
 	override(&conf.SiteURL, "", "http://localhost") // in mails only
 	c := conf.backend(logger(p.stderr, slog.LevelWarn))
-	// Tables are the server's, and so is the file that it keeps for a full disk.
-	c.Migrations, c.Records, c.SQLite.Ballast = nil, nil, -1
+	// Tables and streams are the server's, and so is the file that it keeps for a full disk.
+	c.Migrations, c.Records, c.Realtime, c.SQLite.Ballast = nil, nil, nil, -1
 	for i := range c.Databases {
 		c.Databases[i].Migrations = nil
 	}

@@ -24,7 +24,7 @@ type CORS struct {
 // Limits and constants of a preflight answer.
 const (
 	corsMethods    = "GET, HEAD, POST, PATCH, DELETE"
-	corsExposed    = "ETag, Retry-After"
+	corsExposed    = "Change-Cursor, ETag, Retry-After"
 	corsMaxAge     = "600" // seconds
 	corsMaxHeaders = 1024  // bytes of Access-Control-Request-Headers
 )

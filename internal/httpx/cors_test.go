@@ -25,7 +25,9 @@ func TestCORS(t *testing.T) {
 		{"any origin is mirrored", []string{"*"}, "GET", map[string]string{"Origin": app}, 200, map[string]string{
 			"Access-Control-Allow-Origin": app, "Access-Control-Allow-Credentials": "", "Vary": "Origin",
 		}},
-		{"listed", []string{app}, "PATCH", map[string]string{"Origin": app}, 200, map[string]string{"Access-Control-Allow-Origin": app}},
+		{"listed", []string{app}, "PATCH", map[string]string{"Origin": app}, 200, map[string]string{
+			"Access-Control-Allow-Origin": app, "Access-Control-Expose-Headers": "Change-Cursor, ETag, Retry-After",
+		}},
 		{"not listed", []string{app}, "GET", map[string]string{"Origin": other}, 200, map[string]string{
 			"Access-Control-Allow-Origin": "", "Access-Control-Expose-Headers": "",
 		}},

@@ -18,6 +18,7 @@ package rule
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/bedplate/bedplate/internal/sqltoken"
@@ -231,6 +232,11 @@ func (r *Rule) Source() string { return r.src }
 
 // Uses reports whether the rule uses the magic name n.
 func (r *Rule) Uses(n Names) bool { return r.uses&n != 0 }
+
+// UsesUser reports whether it depends on the caller what the rule grants.
+func (r *Rule) UsesUser() bool {
+	return slices.ContainsFunc(r.tokens, func(t token) bool { return t.which == user })
+}
 
 // SQL returns the expression as a condition that is true, 1, exactly when the
 // rule grants. user and req return the SQL text, usually a parameter, for

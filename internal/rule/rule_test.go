@@ -91,6 +91,15 @@ func TestUses(t *testing.T) {
 	if !r.Uses(rule.Row) || !r.Uses(rule.Fields) || r.Uses(rule.Req) {
 		t.Error("Uses is wrong")
 	}
+	for src, want := range map[string]bool{`_ROW_.a = 1`: false, `'_USER_.id' = 1`: false, `_ROW_.a IN (SELECT b FROM t WHERE c = _USER_.id)`: true, `_USER_ . "id"`: true} {
+		r, err := rule.Parse(src, everywhere())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.UsesUser() != want {
+			t.Errorf("%s: UsesUser is %v", src, !want)
+		}
+	}
 }
 
 func TestMistakes(t *testing.T) {

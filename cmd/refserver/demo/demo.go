@@ -27,18 +27,19 @@ func Migrations() fs.FS {
 	return sub
 }
 
-// APIs is what the world may do with the tables: read everything and add
-// observations.
+// APIs is what the world may do with the tables: read and watch everything and
+// add observations.
 func APIs() []records.API {
 	return []records.API{
-		{Name: "constellations", Table: "constellations", World: records.Read},
-		{Name: "messier", Table: "messier", World: records.Read, Expand: []string{"constellation"}},
-		{Name: "stars", Table: "stars", World: records.Read, Expand: []string{"constellation"}},
-		{Name: "sky", Table: "sky", World: records.Read},
+		{Name: "constellations", Table: "constellations", World: records.Read, Subscriptions: true},
+		{Name: "messier", Table: "messier", World: records.Read, Expand: []string{"constellation"}, Subscriptions: true},
+		{Name: "stars", Table: "stars", World: records.Read, Expand: []string{"constellation"}, Subscriptions: true},
+		{Name: "sky", Table: "sky", World: records.Read}, // a view, which has no changes of its own
 		{
 			Name: "observations", Table: "observations",
-			World:  records.Create | records.Read,
-			Expand: []string{"object"},
+			World:         records.Create | records.Read,
+			Expand:        []string{"object"},
+			Subscriptions: true,
 			// The server sets the key and the time.
 			CreateRule: `'id' NOT IN _REQ_FIELDS_ AND 'created' NOT IN _REQ_FIELDS_`,
 		},
@@ -79,6 +80,9 @@ curl '%[1]s/api/records/v1/stars?order=magnitude&limit=5&expand=constellation'
 
 # Galaxies that binoculars show, brightest first, and how many there are.
 curl -g '%[1]s/api/records/v1/sky?filter[kind]=galaxy&filter[magnitude][$lt]=8.5&order=magnitude&count=true'
+
+# Watch what others see, as they report it, until you press Ctrl-C.
+curl -N '%[1]s/api/records/v1/observations/subscribe/*'
 
 # Report what you saw, and read what others did.
 curl '%[1]s/api/records/v1/observations' -H 'Content-Type: application/json' -d '{"object": 42, "observer": "you", "seen_on": "2026-01-15", "rating": 5}'
