@@ -12,7 +12,9 @@ require (
 
 require (
 	github.com/peterstace/simplefeatures v0.50.0 // indirect
+	github.com/r3labs/sse/v2 v2.10.0 // indirect
 	github.com/santhosh-tekuri/jsonschema/v6 v6.0.3 // indirect
+	gopkg.in/cenkalti/backoff.v1 v1.1.0 // indirect
 	rsc.io/qr v0.2.0 // indirect
 )
 

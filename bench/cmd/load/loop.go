@@ -1,14 +1,14 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 	"syscall"
 	"time"
 
 	"github.com/bedplate/bedplate/bench/internal/dataset"
+	"github.com/bedplate/bedplate/bench/internal/http1"
+	"github.com/bedplate/bedplate/bench/internal/socket"
 )
 
 // plan says what to send, to whom and for how long.
@@ -30,7 +30,7 @@ const maxErrors = 100
 type loop struct {
 	plan      plan
 	requests  *requests
-	epoll     int
+	poll      *socket.Poll
 	conns     []conn
 	read      []byte
 	write     []byte
@@ -44,7 +44,7 @@ type conn struct {
 	fd       int
 	sort     sort
 	sent     time.Time
-	response response
+	response http1.Response
 }
 
 func newLoop(p plan) (*loop, error) {
@@ -52,11 +52,11 @@ func newLoop(p plan) (*loop, error) {
 	if err != nil {
 		return nil, err
 	}
-	ep, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
+	poll, err := socket.NewPoll()
 	if err != nil {
-		return nil, fmt.Errorf("creating epoll: %w", err)
+		return nil, err
 	}
-	l := &loop{plan: p, requests: r, epoll: ep, read: make([]byte, 64<<10)}
+	l := &loop{plan: p, requests: r, poll: poll, read: make([]byte, 64<<10)}
 	for i := range l.latencies {
 		l.latencies[i] = make([]time.Duration, 0, 1<<18)
 	}
@@ -67,7 +67,7 @@ func (l *loop) close() {
 	for i := range l.conns {
 		_ = syscall.Close(l.conns[i].fd)
 	}
-	_ = syscall.Close(l.epoll)
+	l.poll.Close()
 }
 
 // start opens the connections and sends the first request on each.
@@ -90,27 +90,13 @@ func (l *loop) start() error {
 
 // dial connects and registers the socket under the connection's index.
 func (l *loop) dial(index int) (int, error) {
-	family, sa := syscall.AF_INET, syscall.Sockaddr(nil)
-	addr, port := l.plan.addr.Addr(), int(l.plan.addr.Port())
-	if addr.Is4() {
-		sa = &syscall.SockaddrInet4{Port: port, Addr: addr.As4()}
-	} else {
-		family, sa = syscall.AF_INET6, &syscall.SockaddrInet6{Port: port, Addr: addr.As16()}
-	}
-	fd, err := syscall.Socket(family, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	fd, err := socket.Dial(netip.Addr{}, l.plan.addr)
 	if err != nil {
-		return 0, fmt.Errorf("opening a socket: %w", err)
+		return 0, err
 	}
-	err = errors.Join(
-		syscall.Connect(fd, sa),
-		syscall.SetNonblock(fd, true),
-		syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1),
-		syscall.EpollCtl(l.epoll, syscall.EPOLL_CTL_ADD, fd,
-			&syscall.EpollEvent{Events: syscall.EPOLLIN, Fd: int32(index)}),
-	)
-	if err != nil {
+	if err := l.poll.Add(fd, index); err != nil {
 		_ = syscall.Close(fd)
-		return 0, fmt.Errorf("connecting to %s: %w", l.plan.addr, err)
+		return 0, err
 	}
 	return fd, nil
 }
@@ -125,20 +111,13 @@ func (l *loop) resetCounters() {
 // runUntil answers events until the deadline, or until there were too many
 // errors.
 func (l *loop) runUntil(deadline time.Time) error {
-	events := make([]syscall.EpollEvent, 256)
 	for l.errs < maxErrors {
 		left := time.Until(deadline)
 		if left <= 0 {
 			return nil
 		}
-		n, err := syscall.EpollWait(l.epoll, events, int(left.Milliseconds())+1)
-		if err != nil && !errors.Is(err, syscall.EINTR) {
-			return fmt.Errorf("waiting for answers: %w", err)
-		}
-		for _, ev := range events[:max(n, 0)] {
-			if err := l.ready(int(ev.Fd)); err != nil {
-				return err
-			}
+		if err := l.poll.Wait(left, l.ready); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -148,16 +127,10 @@ func (l *loop) runUntil(deadline time.Time) error {
 // answer is complete.
 func (l *loop) ready(index int) error {
 	c := &l.conns[index]
-	n, err := syscall.Read(c.fd, l.read)
-	if errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EINTR) {
-		return nil
-	}
-	if err == nil && n == 0 {
-		err = io.ErrUnexpectedEOF
-	}
+	got, err := socket.Read(c.fd, l.read)
 	done := false
 	if err == nil {
-		done, err = c.response.feed(l.read[:n])
+		done, err = c.response.Feed(got)
 	}
 	if err != nil {
 		l.fail(err.Error())
@@ -166,10 +139,10 @@ func (l *loop) ready(index int) error {
 	if !done {
 		return nil
 	}
-	if c.response.status/100 == 2 {
+	if c.response.Status/100 == 2 {
 		l.latencies[c.sort] = append(l.latencies[c.sort], time.Since(c.sent))
 	} else {
-		l.fail(fmt.Sprintf("status %d: %s", c.response.status, c.response.excerpt))
+		l.fail(fmt.Sprintf("status %d: %s", c.response.Status, c.response.Excerpt))
 	}
 	return l.send(c)
 }
@@ -194,17 +167,8 @@ func (l *loop) redial(index int) error {
 
 // send writes the next request. It fits the empty socket buffer.
 func (l *loop) send(c *conn) error {
-	c.response.reset()
+	c.response.Reset()
 	l.write = l.requests.append(l.write[:0], c.sort)
 	c.sent = time.Now()
-	n, err := syscall.Write(c.fd, l.write)
-	switch {
-	case errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET):
-		return nil // the next read tells
-	case err != nil:
-		return fmt.Errorf("sending: %w", err)
-	case n < len(l.write):
-		return fmt.Errorf("sending: %d of %d bytes", n, len(l.write))
-	}
-	return nil
+	return socket.Write(c.fd, l.write)
 }

@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"github.com/bedplate/bedplate/bench/internal/dataset"
+	"github.com/bedplate/bedplate/bench/internal/proc"
 	"github.com/bedplate/bedplate/bench/internal/result"
 )
 
@@ -109,22 +110,6 @@ func parseCounts(s string) ([]int, error) {
 // maxConns bounds the number of sockets.
 const maxConns = 10_000
 
-// numbers sorts the latencies in place and summarizes them.
-func numbers(latencies []time.Duration, elapsed time.Duration) result.Numbers {
-	n := result.Numbers{Reqs: len(latencies)}
-	if n.Reqs == 0 {
-		return n
-	}
-	slices.Sort(latencies)
-	at := func(q float64) float64 {
-		i := min(int(q*float64(n.Reqs)), n.Reqs-1)
-		return float64(latencies[i].Nanoseconds()) / 1e3
-	}
-	n.RPS = float64(n.Reqs) / elapsed.Seconds()
-	n.P50, n.P90, n.P99, n.P999, n.Max = at(0.50), at(0.90), at(0.99), at(0.999), at(1)
-	return n
-}
-
 // measure runs one plan: connect, warm up, measure.
 func measure(p plan) (result.Result, error) {
 	l, err := newLoop(p)
@@ -140,7 +125,7 @@ func measure(p plan) (result.Result, error) {
 		return result.Result{}, err
 	}
 	l.resetCounters()
-	before, err := usage(p.pid)
+	before, err := proc.Usage(p.pid)
 	if err != nil {
 		return result.Result{}, err
 	}
@@ -149,20 +134,20 @@ func measure(p plan) (result.Result, error) {
 		return result.Result{}, err
 	}
 	elapsed := time.Since(start)
-	after, err := usage(p.pid)
+	after, err := proc.Usage(p.pid)
 	if err != nil {
 		return result.Result{}, err
 	}
 
 	res := result.Result{
 		Workload: p.workload, Conns: p.conns, Secs: elapsed.Seconds(),
-		Errs: l.errs, FirstErr: l.firstErr, ServerRSS: after.rssMB,
+		Errs: l.errs, FirstErr: l.firstErr, ServerRSS: after.RSS,
 	}
 	if p.workload == mixed {
-		reads, writes := numbers(l.latencies[reading], elapsed), numbers(l.latencies[writing], elapsed)
+		reads, writes := result.Of(l.latencies[reading], elapsed), result.Of(l.latencies[writing], elapsed)
 		res.Reads, res.Writes = &reads, &writes
 	}
-	res.Numbers = numbers(slices.Concat(l.latencies[reading], l.latencies[writing]), elapsed)
+	res.Numbers = result.Of(slices.Concat(l.latencies[reading], l.latencies[writing]), elapsed)
 	if res.Reqs == 0 {
 		if res.FirstErr == "" {
 			res.FirstErr = "no request was answered"
@@ -171,8 +156,8 @@ func measure(p plan) (result.Result, error) {
 		return res, nil
 	}
 	n := float64(res.Reqs)
-	res.ServerCPU = (after.server - before.server).Seconds() * 1e6 / n
-	res.ClientCPU = (after.client - before.client).Seconds() * 1e6 / n
+	res.ServerCPU = (after.Server - before.Server).Seconds() * 1e6 / n
+	res.ClientCPU = (after.Client - before.Client).Seconds() * 1e6 / n
 	return res, nil
 }
 

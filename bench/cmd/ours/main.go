@@ -17,6 +17,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"syscall"
 
 	"github.com/bedplate/bedplate"
@@ -39,6 +40,7 @@ func run(ctx context.Context) error {
 		listen   = flag.String("listen", "127.0.0.1:8090", "address to listen on")
 		sync     = flag.String("sync", "full", "durability: full or normal")
 		maxBatch = flag.Int("maxbatch", 0, "most writes in one commit; 1: no group commit; 0: the default")
+		realtime = flag.Bool("realtime", false, "open messages to subscriptions")
 		profile  = flag.String("pprof", "", "address to serve profiles on")
 		seeding  = flag.Bool("seed", false, "create the tables and rows, then exit")
 		targets  = flag.String("targets", "targets.json", "with -seed: file to write the ids and tokens to")
@@ -53,6 +55,9 @@ func run(ctx context.Context) error {
 		SQLite:  sqlite.Options{MaxBatch: *maxBatch},
 		Records: apis,
 		Caller:  caller,
+	}
+	if *realtime {
+		cfg.Records = subscribable(apis)
 	}
 	switch *sync {
 	case "full":
@@ -103,4 +108,13 @@ var apis = []records.API{
 		Authenticated: records.Create | records.Read | records.Update,
 		UpdateRule:    `_ROW_.author = _USER_.id`,
 	},
+}
+
+// subscribable returns the APIs with subscriptions to messages.
+func subscribable(apis []records.API) []records.API {
+	apis = slices.Clone(apis)
+	for i := range apis {
+		apis[i].Subscriptions = apis[i].Table == "messages"
+	}
+	return apis
 }

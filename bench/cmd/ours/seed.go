@@ -133,7 +133,18 @@ func (s *seeder) people(ctx context.Context) error {
 			return err
 		}
 	}
+	hall := s.id()
+	s.targets.Hall = wire(hall)
+	if err := s.add(ctx, `INSERT INTO rooms (id, name) VALUES (?, 'Hall')`, hall); err != nil {
+		return err
+	}
 	for u, rooms := range s.targets.Members {
+		if dataset.InHall(u) {
+			if err := s.add(ctx, `INSERT INTO room_members (id, user, room) VALUES (?, ?, ?)`,
+				s.id(), s.users[u], hall); err != nil {
+				return err
+			}
+		}
 		for _, r := range rooms {
 			if err := s.add(ctx, `INSERT INTO room_members (id, user, room) VALUES (?, ?, ?)`,
 				s.id(), s.users[u], s.rooms[r]); err != nil {

@@ -52,7 +52,7 @@ func seed(app core.App, targets string) error {
 	return t.WriteFile(targets)
 }
 
-// createCollections makes rooms, room_members, messages and posts. The users
+// createCollections makes rooms, room_members, messages, messages_open and posts. The users
 // collection comes with PocketBase.
 func createCollections(app core.App) error {
 	users, err := app.FindCollectionByNameOrId("users")
@@ -77,14 +77,18 @@ func createCollections(app core.App) error {
 		return fmt.Errorf("creating room_members: %w", err)
 	}
 
-	messages := core.NewBaseCollection("messages")
-	messages.Fields.Add(relation("room", rooms), relation("author", users),
-		&core.TextField{Name: "body", Required: true, Max: 10_000}, created)
-	messages.CreateRule = types.Pointer(member)
-	messages.ViewRule = types.Pointer(member)
-	messages.ListRule = types.Pointer(member)
-	if err := app.Save(messages); err != nil {
-		return fmt.Errorf("creating messages: %w", err)
+	// A collection has one rule for all its subscribers: what everybody may
+	// follow is a second one.
+	for name, read := range map[string]string{"messages": member, "messages_open": ""} {
+		messages := core.NewBaseCollection(name)
+		messages.Fields.Add(relation("room", rooms), relation("author", users),
+			&core.TextField{Name: "body", Required: true, Max: 10_000}, created)
+		messages.CreateRule = types.Pointer(member)
+		messages.ViewRule = types.Pointer(read)
+		messages.ListRule = types.Pointer(read)
+		if err := app.Save(messages); err != nil {
+			return fmt.Errorf("creating %s: %w", name, err)
+		}
 	}
 
 	posts := core.NewBaseCollection("posts")
@@ -152,18 +156,31 @@ func (s *seeder) rooms() error {
 			return err
 		}
 	}
+	s.targets.Hall = core.GenerateDefaultRandomId()
+	if err := s.insert("rooms", dbx.Params{"id": s.targets.Hall, "name": "Hall", "created": s.now}); err != nil {
+		return err
+	}
 	for u, rooms := range s.targets.Members {
+		if dataset.InHall(u) {
+			if err := s.member(u, s.targets.Hall); err != nil {
+				return err
+			}
+		}
 		for _, r := range rooms {
-			err := s.insert("room_members", dbx.Params{
-				"id": core.GenerateDefaultRandomId(), "created": s.now,
-				"user": s.targets.Users[u].ID, "room": s.targets.Rooms[r],
-			})
-			if err != nil {
+			if err := s.member(u, s.targets.Rooms[r]); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// member puts a user into a room.
+func (s *seeder) member(user int, room string) error {
+	return s.insert("room_members", dbx.Params{
+		"id": core.GenerateDefaultRandomId(), "created": s.now,
+		"user": s.targets.Users[user].ID, "room": room,
+	})
 }
 
 func (s *seeder) messages() error {

@@ -21,6 +21,7 @@ type program struct {
 
 var programs = map[string]program{
 	"load":             {pkg: "./cmd/load"},
+	"sse":              {pkg: "./cmd/sse"},
 	"bare":             {pkg: "./cmd/bare"},
 	"ours":             {pkg: "./cmd/ours"},
 	"pocketbase":       {pkg: "./cmd/pocketbase"},
@@ -33,7 +34,7 @@ func build(ctx context.Context, dir string, servers []server) (binaries, error) 
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	needed := map[string]bool{"load": true}
+	needed := map[string]bool{"load": true, "sse": true}
 	for _, s := range servers {
 		needed[s.binary] = true
 		if s.slow {

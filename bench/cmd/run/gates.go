@@ -10,12 +10,11 @@ import (
 // gate is one demand on the numbers of a run. It passes when every one of its
 // points does.
 type gate struct {
-	id      string
-	what    string
-	limit   float64
-	atMost  bool // else the points must be at least the limit
-	percent bool // how the numbers are shown
-	points  []point
+	id     string
+	what   string
+	limit  float64
+	atMost bool // else the points must be at least the limit
+	points []point
 }
 
 // point is one measured value; NaN when it was not measured.
@@ -154,6 +153,19 @@ func gates(m measured, starts map[string]starting) []gate {
 		g.ratio("19"+letter+" p99", "mixed, NORMAL: p99 of writes against "+peer, atMost(1.0/8), ofWrites(p99), []int{mixedConns},
 			key{partMixed, oursNormal, mx, 0}, key{partMixed, peer, mx, 0})
 	}
+	for suffix, peer := range []string{pbShipped, pbTuned} {
+		letter := string(rune('a' + suffix))
+		g.ratio("14"+letter, "stream, no rule, burst: delivered/s against "+peer, atLeast(10), rps, []int{streamConns},
+			key{partStream, oursRealtime, burst, 0}, key{partStream, peer, burst, 0})
+		g.ratio("15"+letter, "stream, membership rule, burst: delivered/s against "+peer, atLeast(25), rps, []int{streamConns},
+			key{partStreamRule, oursRealtime, burst, 0}, key{partStreamRule, peer, burst, 0})
+	}
+	g.value("16", "memory per subscriber, KiB", atMost(32), ofStream(connKiB), []int{streamConns, maxSubscribers},
+		key{partStream, oursRealtime, burst, 0})
+	g.difference("17a", "create, NORMAL: CPU of recording the change, µs", atMost(4), cpu, []int{64},
+		key{partCapture, oursRealtime, c, 0}, key{partCapture, oursNormal, c, 0})
+	g.ratio("17b", "create, NORMAL: CPU with recording against without", atMost(1.12), cpu, []int{64},
+		key{partCapture, oursRealtime, c, 0}, key{partCapture, oursNormal, c, 0})
 	g.starts(starts)
 	return g.gates
 }
@@ -174,10 +186,19 @@ func atMost(v float64) limit  { return limit{v, true} }
 
 // ratio adds the gate a/b at each number of connections.
 func (g *gateBuilder) ratio(id, what string, l limit, f field, conns []int, a, b key) {
+	g.compare(id, what, l, f, conns, a, b, g.m.ratio)
+}
+
+// difference adds the gate a-b at each number of connections.
+func (g *gateBuilder) difference(id, what string, l limit, f field, conns []int, a, b key) {
+	g.compare(id, what, l, f, conns, a, b, g.m.difference)
+}
+
+func (g *gateBuilder) compare(id, what string, l limit, f field, conns []int, a, b key, op func(a, b key, f field) float64) {
 	var points []point
 	for _, c := range conns {
 		a.conns, b.conns = c, c
-		points = append(points, point{"c=" + strconv.Itoa(c), g.m.ratio(a, b, f)})
+		points = append(points, point{"c=" + strconv.Itoa(c), op(a, b, f)})
 	}
 	g.add(id, what, l, points)
 }

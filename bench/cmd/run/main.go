@@ -1,7 +1,7 @@
 // Command run measures Bedplate beside its peers and beside a net/http handler
 // that does nothing, in one interleaved run on this machine.
 //
-//	go run ./cmd/run              # everything: about a quarter of an hour
+//	go run ./cmd/run              # everything: about 25 minutes
 //	go run ./cmd/run -quick       # Bedplate and the bare handler only
 //	go run ./cmd/run -only create,read -rounds 5 -out results
 //
@@ -57,6 +57,7 @@ type options struct {
 	warm    time.Duration
 	only    []string
 	servers []string
+	fit     int // most subscribers, by the limit of open files
 	out     string
 	check   bool
 	slack   float64
@@ -66,6 +67,7 @@ type options struct {
 func parseFlags() (options, error) {
 	var o options
 	var only, names string
+	var err error
 	flag.BoolVar(&o.quick, "quick", false, "the bare handler and Bedplate only, at 1 and 64 connections")
 	flag.BoolVar(&o.peers, "peers", true, "measure the peers too")
 	flag.IntVar(&o.rounds, "rounds", 0, "visits to each server per workload (default 3, quick 2)")
@@ -91,6 +93,9 @@ func parseFlags() (options, error) {
 		o.rounds = 2
 	case o.rounds == 0:
 		o.rounds = 3
+	}
+	if o.fit, err = subscribersFit(); err != nil {
+		return o, err
 	}
 	if names != "" {
 		o.servers = strings.Split(names, ",")
@@ -127,7 +132,7 @@ func run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	lab := &lab{dir: work, bin: bin}
+	lab := &lab{dir: work, bin: bin, servers: servers}
 	defer lab.stopAll()
 	if err := lab.seed(ctx, servers); err != nil {
 		return err
@@ -139,12 +144,15 @@ func run(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if err := lab.startAll(ctx, servers); err != nil {
+	slots := schedule(o, servers)
+	if err := lab.startAll(ctx, loaded(slots, servers)); err != nil {
 		return err
 	}
-	slots := schedule(o, servers)
-	progress("%d slots of %v, about %v", len(slots)*o.rounds, o.slot+o.warm,
-		(time.Duration(len(slots)*o.rounds) * (o.slot + o.warm + slotOverhead)).Round(time.Second))
+	var about time.Duration
+	for _, s := range slots {
+		about += s.takes(o)
+	}
+	progress("%d slots, about %v", len(slots)*o.rounds, (about * time.Duration(o.rounds)).Round(time.Second))
 	if rep.lines, err = measureSlots(ctx, lab, slots, o); err != nil {
 		return err
 	}
@@ -169,6 +177,14 @@ func run(ctx context.Context) (err error) {
 		return fmt.Errorf("%d gates missed", missed)
 	}
 	return nil
+}
+
+// loaded returns the servers that one process each is needed of for the whole
+// run.
+func loaded(slots []slot, servers []server) []server {
+	return slices.DeleteFunc(slices.Clone(servers), func(v server) bool {
+		return !slices.ContainsFunc(slots, func(s slot) bool { return s.server == v.name && !s.streams() })
+	})
 }
 
 // progress tells on standard error what is going on.

@@ -28,20 +28,35 @@ const (
 	partMixed    = "mixed"    // readers and writers at once
 	partGrouping = "grouping" // what group commit costs one client
 	partSlow     = "slow"     // what group commit gains on a slow disk
+
+	partCapture    = "capture"    // what recording changes costs a create
+	partStream     = "stream"     // changes to subscribers, without a rule
+	partStreamRule = "streamrule" // the same under a membership rule
 )
 
-var parts = []string{partStart, partCreate, partRead, partList, partUpdate, partMixed, partGrouping, partSlow}
+var parts = []string{
+	partStart, partCreate, partRead, partList, partUpdate, partMixed, partGrouping, partSlow,
+	partCapture, partStream, partStreamRule,
+}
 
 // slot is one workload at one number of connections with one server.
 type slot struct {
 	part     string
 	server   string
-	workload string
+	workload string // of a stream: several, separated by commas
 	conns    int
 }
 
-// slotOverhead is about what a slot takes beside warm-up and measuring.
-const slotOverhead = 150 * time.Millisecond
+// streams reports whether the connections of the slot are subscribers.
+func (s slot) streams() bool { return s.part == partStream || s.part == partStreamRule }
+
+// takes is about how long a slot takes.
+func (s slot) takes(o options) time.Duration {
+	if s.streams() {
+		return 2*o.slot + 4*time.Second
+	}
+	return o.slot + o.warm + 150*time.Millisecond
+}
 
 // mixedConns is the load of the gates on mixed load: 16 readers, 16 writers.
 const mixedConns = 32
@@ -49,8 +64,10 @@ const mixedConns = 32
 // schedule lists the slots of one round. Neighbours are what is compared.
 func schedule(o options, servers []server) []slot {
 	conns, mixed := []int{1, 16, 64, 256}, []int{16, mixedConns, 64, 256}
+	captured, subscribers := []int{1, 16, 64}, []int{100, streamConns, maxSubscribers}
 	if o.quick {
 		conns, mixed = []int{1, 64}, []int{mixedConns}
+		captured, subscribers = []int{64}, []int{100, streamConns}
 	}
 	both := []string{oursFull, oursNormal}
 	peers := []string{pbShipped, pbMattn, pbTuned}
@@ -93,6 +110,19 @@ func schedule(o options, servers []server) []slot {
 		add(partGrouping, "create", 1, oursNormal, oursSingle)
 	}
 	add(partSlow, "create", 64, oursSlow, oursSlowSingle)
+	for _, c := range captured {
+		for range 3 { // a small difference, too
+			add(partCapture, "create", c, oursNormal, oursRealtime)
+		}
+	}
+	for _, part := range []string{partStream, partStreamRule} {
+		for _, c := range subscribers {
+			if c > o.fit {
+				continue
+			}
+			add(part, trickle+","+burst, c, oursRealtime, pbShipped, pbTuned)
+		}
+	}
 	return slots
 }
 
@@ -113,12 +143,14 @@ func measureSlots(ctx context.Context, l *lab, slots []slot, o options) ([]line,
 				slices.Reverse(group)
 			}
 			for _, s := range group {
-				res, err := l.visit(ctx, s, o)
+				results, err := l.visit(ctx, s, o)
 				if err != nil {
 					return lines, err
 				}
-				res.Round = round + 1
-				lines = append(lines, line{s.part, res})
+				for _, res := range results {
+					res.Round = round + 1
+					lines = append(lines, line{s.part, res})
+				}
 			}
 			g := group[0]
 			progress("round %d of %d: %s, %d connections", round+1, o.rounds, g.part, g.conns)
@@ -145,8 +177,27 @@ func groups(slots []slot) func(yield func([]slot) bool) {
 	}
 }
 
-// visit runs the load generator once.
-func (l *lab) visit(ctx context.Context, s slot, o options) (result.Result, error) {
+// visit measures one slot.
+func (l *lab) visit(ctx context.Context, s slot, o options) ([]result.Result, error) {
+	var results []result.Result
+	var err error
+	if s.streams() {
+		results, err = l.stream(ctx, s, o)
+	} else {
+		results = make([]result.Result, 1)
+		results[0], err = l.load(ctx, s, o)
+	}
+	for _, res := range results {
+		if res.Errs > 0 {
+			progress("invalid: %s on %s, %d connections: %d errors, first: %s",
+				res.Workload, s.server, s.conns, res.Errs, res.FirstErr)
+		}
+	}
+	return results, err
+}
+
+// load runs the load generator once.
+func (l *lab) load(ctx context.Context, s slot, o options) (result.Result, error) {
 	p := l.running[s.server]
 	args := []string{
 		"-addr", p.addr, "-api", p.server.api, "-w", s.workload, "-c", strconv.Itoa(s.conns),
@@ -172,10 +223,6 @@ func (l *lab) visit(ctx context.Context, s slot, o options) (result.Result, erro
 	var res result.Result
 	if err := json.Unmarshal(out, &res); err != nil {
 		return res, fmt.Errorf("%s on %s: %w", s.workload, s.server, err)
-	}
-	if res.Errs > 0 {
-		progress("invalid: %s on %s, %d connections: %d errors, first: %s",
-			s.workload, s.server, s.conns, res.Errs, res.FirstErr)
 	}
 	return res, nil
 }
@@ -267,7 +314,7 @@ func profileSlots(ctx context.Context, l *lab, slots []slot, o options) error {
 	for _, s := range slots {
 		p := l.running[s.server]
 		name := strings.ReplaceAll(s.workload+"-"+s.server+".pprof", " ", "-")
-		if p.profile == "" || s.conns != 64 || done[name] {
+		if p == nil || p.profile == "" || s.conns != 64 || done[name] {
 			continue
 		}
 		done[name] = true

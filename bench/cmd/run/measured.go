@@ -36,6 +36,25 @@ func p50(r result.Result) float64 { return r.P50 }
 func p99(r result.Result) float64 { return r.P99 }
 func rss(r result.Result) float64 { return r.ServerRSS }
 
+// inMs turns a time in microseconds into milliseconds.
+func inMs(f field) field {
+	return func(r result.Result) float64 { return f(r) / 1e3 }
+}
+
+// ofStream picks from what became of events.
+func ofStream(f func(result.Stream) float64) field {
+	return func(r result.Result) float64 {
+		if r.Stream == nil {
+			return math.NaN()
+		}
+		return f(*r.Stream)
+	}
+}
+
+func written(s result.Stream) float64  { return float64(s.Events) }
+func received(r result.Result) float64 { return float64(r.Reqs) }
+func connKiB(s result.Stream) float64  { return s.ConnKiB }
+
 // ofWrites and ofReads pick from one half of a mixed load.
 func ofWrites(f field) field {
 	return func(r result.Result) float64 {
@@ -64,22 +83,32 @@ func (m measured) median(k key, f field) float64 {
 	return median(values)
 }
 
-// ratio is the median over the rounds of a's number divided by b's in the same
+// ratio is the median over the rounds of a's number divided by b's.
+func (m measured) ratio(a, b key, f field) float64 {
+	return m.compare(a, b, f, func(a, b float64) float64 { return a / b })
+}
+
+// difference is the median over the rounds of a's number less b's.
+func (m measured) difference(a, b key, f field) float64 {
+	return m.compare(a, b, f, func(a, b float64) float64 { return a - b })
+}
+
+// compare is the median of what op makes of a's number and of b's in the same
 // round. The two stood close in time, so that a load from elsewhere that comes
 // and goes weighs on both.
-func (m measured) ratio(a, b key, f field) float64 {
-	divisors := make(map[int][]float64) // by round
+func (m measured) compare(a, b key, f field, op func(a, b float64) float64) float64 {
+	others := make(map[int][]float64) // by round
 	for _, r := range m[b] {
-		divisors[r.Round] = append(divisors[r.Round], f(r))
+		others[r.Round] = append(others[r.Round], f(r))
 	}
-	var ratios []float64
+	var values []float64
 	for _, r := range m[a] {
-		if d := divisors[r.Round]; len(d) > 0 {
-			ratios = append(ratios, f(r)/d[0])
-			divisors[r.Round] = d[1:]
+		if o := others[r.Round]; len(o) > 0 {
+			values = append(values, op(f(r), o[0]))
+			others[r.Round] = o[1:]
 		}
 	}
-	return median(ratios)
+	return median(values)
 }
 
 // median returns the middle value, the mean of the two middle ones if their

@@ -29,6 +29,9 @@ func (r *report) markdown() (text string, missed int) {
 	for _, line := range r.machine {
 		fmt.Fprintf(&b, "- %s\n", line)
 	}
+	if r.options.fit < maxSubscribers {
+		fmt.Fprintf(&b, "- no more than %d subscribers: the limit of open files\n", r.options.fit)
+	}
 	fmt.Fprintf(&b, "- %d rounds, slots of %v after %v of warm-up, %v in all\n\n",
 		r.options.rounds, r.options.slot, r.options.warm, r.elapsed.Round(time.Second))
 	for _, s := range r.servers {
@@ -36,9 +39,12 @@ func (r *report) markdown() (text string, missed int) {
 	}
 	r.startTable(&b)
 	for _, part := range parts[1:] {
-		if part == partMixed {
+		switch part {
+		case partMixed:
 			r.mixedTable(&b)
-		} else {
+		case partStream, partStreamRule:
+			r.streamTable(&b, part)
+		default:
 			r.table(&b, part)
 		}
 	}
@@ -103,6 +109,22 @@ func (r *report) mixedTable(b *strings.Builder) {
 		r.cells(b, k, "%.0f", ofReads(rps), ofReads(p50), ofReads(p99), ofWrites(rps), ofWrites(p50), ofWrites(p99))
 		r.cells(b, k, "%.1f", cpu)
 		r.cells(b, k, "%.0f", rss)
+		fmt.Fprintf(b, " |\n")
+	}
+}
+
+// streamTable shows what reached subscribers, and when.
+func (r *report) streamTable(b *strings.Builder, part string) {
+	keys := r.keys(part)
+	if len(keys) == 0 {
+		return
+	}
+	fmt.Fprintf(b, "\n## %s\n\n| subscribers | server | events | written | received | received/s | p50 ms | p99 ms | CPU µs/received | KiB/subscriber |\n", part)
+	fmt.Fprintf(b, "|--:|---|---|--:|--:|--:|--:|--:|--:|--:|\n")
+	for _, k := range keys {
+		fmt.Fprintf(b, "| %d | %s | %s", k.conns, k.server, k.workload)
+		r.cells(b, k, "%.0f", ofStream(written), received, rps)
+		r.cells(b, k, "%.1f", inMs(p50), inMs(p99), cpu, ofStream(connKiB))
 		fmt.Fprintf(b, " |\n")
 	}
 }

@@ -32,6 +32,7 @@ const (
 	bare           = "bare"
 	oursFull       = "bedplate full"
 	oursNormal     = "bedplate normal"
+	oursRealtime   = "bedplate normal realtime"
 	oursSingle     = "bedplate normal ungrouped"
 	oursSlow       = "bedplate full slow"
 	oursSlowSingle = "bedplate full slow ungrouped"
@@ -56,6 +57,7 @@ func serversFor(o options) []server {
 		{name: bare, about: "net/http, fixed JSON", binary: "bare", api: "bare", health: "/"},
 		ours(oursFull, "durable at every answer (default)", "-sync", "full"),
 		ours(oursNormal, "durable at checkpoints", "-sync", "normal"),
+		ours(oursRealtime, "messages can be subscribed to", "-sync", "normal", "-realtime"),
 		ours(oursSingle, "each write its own commit", "-sync", "normal", "-maxbatch", "1"),
 		slowed(ours(oursSlow, "fsync + 1 ms", "-sync", "full")),
 		slowed(ours(oursSlowSingle, "fsync + 1 ms, each write its own commit", "-sync", "full", "-maxbatch", "1")),
@@ -78,6 +80,7 @@ func serversFor(o options) []server {
 type lab struct {
 	dir     string // of everything
 	bin     binaries
+	servers []server
 	running map[string]*process
 }
 

@@ -51,6 +51,11 @@ func Members() [][]int {
 	return members
 }
 
+// InHall tells whether the user with this index is a member of the hall, one
+// more room, which is not among those of [Members]: all but every tenth are.
+// Messages there reach nearly everybody, but not everybody may see them.
+func InHall(user int) bool { return user%10 != 9 }
+
 // AllMessages yields every message with its index, in order.
 func AllMessages() iter.Seq2[int, Message] {
 	return func(yield func(int, Message) bool) {
@@ -115,6 +120,7 @@ type Targets struct {
 	Users    []User   `json:"users"`
 	Rooms    []string `json:"rooms"`
 	Members  [][]int  `json:"members"`
+	Hall     string   `json:"hall"`
 	Messages []Ref    `json:"messages"`
 	Posts    []Ref    `json:"posts"`
 }
@@ -154,7 +160,7 @@ func ReadFile(path string) (*Targets, error) {
 	if err := json.Unmarshal(data, t); err != nil {
 		return nil, fmt.Errorf("decoding targets %s: %w", path, err)
 	}
-	if len(t.Users) == 0 || len(t.Rooms) == 0 || len(t.Members) != len(t.Users) ||
+	if len(t.Users) == 0 || len(t.Rooms) == 0 || t.Hall == "" || len(t.Members) != len(t.Users) ||
 		len(t.Messages) == 0 || len(t.Posts) == 0 {
 		return nil, fmt.Errorf("targets %s are incomplete", path)
 	}

@@ -1,4 +1,5 @@
-package main
+// Package proc reads what processes consume, from /proc.
+package proc
 
 import (
 	"errors"
@@ -12,29 +13,29 @@ import (
 	"time"
 )
 
-// used is what the server and this program had consumed at one moment.
-type used struct {
-	server time.Duration
-	client time.Duration
-	rssMB  float64
+// Used is what a server and this program had consumed at one moment.
+type Used struct {
+	Server time.Duration // CPU time
+	Client time.Duration // CPU time
+	RSS    float64       // of the server, in units of 2^20 bytes
 }
 
-// usage reads the counters. A pid of 0 leaves the server's at zero.
-func usage(pid int) (used, error) {
-	var u used
+// Usage reads the counters. A pid of 0 leaves the server's at zero.
+func Usage(pid int) (Used, error) {
+	var u Used
 	var self syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &self); err != nil {
 		return u, fmt.Errorf("reading own CPU time: %w", err)
 	}
-	u.client = time.Duration(self.Utime.Nano() + self.Stime.Nano())
+	u.Client = time.Duration(self.Utime.Nano() + self.Stime.Nano())
 	if pid == 0 {
 		return u, nil
 	}
 	var err error
-	if u.server, err = cpuTime(pid); err != nil {
+	if u.Server, err = cpuTime(pid); err != nil {
 		return u, fmt.Errorf("reading the server's CPU time: %w", err)
 	}
-	if u.rssMB, err = residentMB(pid); err != nil {
+	if u.RSS, err = residentMB(pid); err != nil {
 		return u, fmt.Errorf("reading the server's memory: %w", err)
 	}
 	return u, nil

@@ -1,4 +1,5 @@
-package main
+// Package http1 reads answers of HTTP/1.1 from pieces of any size.
+package http1
 
 import (
 	"bytes"
@@ -8,20 +9,25 @@ import (
 	"strings"
 )
 
-// response reads one HTTP/1.1 answer from pieces of any size. The zero value
-// is ready; reset makes it ready again.
-type response struct {
-	status  int
-	state   responseState
-	line    []byte // head, or a chunk's size line, as far as it was seen
-	left    int    // bytes of body or chunk still to come
-	excerpt []byte // beginning of the body of an answer that is no success
+// Response reads one answer. The zero value is ready; Reset makes it ready
+// again.
+type Response struct {
+	Status  int
+	Excerpt []byte // beginning of the body of an answer that is no success
+
+	// Body, if not nil, gets the body of a success as it comes in, freed
+	// from its framing. It must not keep the piece.
+	Body func(piece []byte) error
+
+	state state
+	line  []byte // head, or a chunk's size line, as far as it was seen
+	left  int    // bytes of body or chunk still to come
 }
 
-type responseState int
+type state int
 
 const (
-	inHead responseState = iota
+	inHead state = iota
 	inBody
 	inChunkSize
 	inChunk
@@ -35,13 +41,14 @@ const (
 	maxExcerpt = 200
 )
 
-func (r *response) reset() {
-	*r = response{line: r.line[:0], excerpt: r.excerpt[:0]}
+// Reset prepares for the next answer on the same connection.
+func (r *Response) Reset() {
+	*r = Response{Body: r.Body, line: r.line[:0], Excerpt: r.Excerpt[:0]}
 }
 
-// feed consumes p and reports whether the answer is complete. Bytes after the
+// Feed consumes p and reports whether the answer is complete. Bytes after the
 // end are an error: nothing more was asked for.
-func (r *response) feed(p []byte) (bool, error) {
+func (r *Response) Feed(p []byte) (bool, error) {
 	for len(p) > 0 {
 		var err error
 		if p, err = r.step(p); err != nil {
@@ -55,14 +62,19 @@ func (r *response) feed(p []byte) (bool, error) {
 }
 
 // step consumes some of p and returns the rest.
-func (r *response) step(p []byte) ([]byte, error) {
+func (r *Response) step(p []byte) ([]byte, error) {
 	switch r.state {
 	case inHead:
 		return r.head(p)
 	case inBody, inChunk:
 		n := min(r.left, len(p))
-		if r.status/100 != 2 {
-			r.excerpt = append(r.excerpt, p[:min(n, maxExcerpt-len(r.excerpt))]...)
+		if r.Status/100 != 2 {
+			r.Excerpt = append(r.Excerpt, p[:min(n, maxExcerpt-len(r.Excerpt))]...)
+		}
+		if r.Body != nil && r.Status/100 == 2 {
+			if err := r.Body(p[:n]); err != nil {
+				return nil, err
+			}
 		}
 		if r.left -= n; r.left == 0 {
 			if r.state == inBody {
@@ -79,7 +91,7 @@ func (r *response) step(p []byte) ([]byte, error) {
 
 // head collects the status line and the header, then decides how the body is
 // framed.
-func (r *response) head(p []byte) ([]byte, error) {
+func (r *Response) head(p []byte) ([]byte, error) {
 	// The end may straddle two pieces: look again at the last three bytes.
 	from := max(len(r.line)-3, 0)
 	had := len(r.line)
@@ -102,7 +114,7 @@ func (r *response) head(p []byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("bad status line %q", status)
 	}
-	r.status = n
+	r.Status = n
 	length, chunked := -1, false
 	for line := range strings.SplitSeq(header, "\r\n") {
 		name, value, _ := strings.Cut(line, ":")
@@ -117,7 +129,7 @@ func (r *response) head(p []byte) ([]byte, error) {
 		}
 	}
 	switch {
-	case r.status == 204 || r.status == 304 || length == 0 && !chunked:
+	case r.Status == 204 || r.Status == 304 || length == 0 && !chunked:
 		r.state = complete
 	case chunked:
 		r.state = inChunkSize
@@ -130,7 +142,7 @@ func (r *response) head(p []byte) ([]byte, error) {
 }
 
 // chunkLine collects one line of the chunked framing and acts on it.
-func (r *response) chunkLine(p []byte) ([]byte, error) {
+func (r *Response) chunkLine(p []byte) ([]byte, error) {
 	i := bytes.IndexByte(p, '\n')
 	if i < 0 {
 		r.line = append(r.line, p...)
