@@ -88,13 +88,27 @@ func (a *audience) append(events []event) int {
 		clear(a.events[:drop])
 		a.events = a.events[drop:]
 	}
+	a.wake()
+	return len(a.conns)
+}
+
+// wake wakes members. The caller holds mu.
+func (a *audience) wake() {
 	for c := range a.conns {
 		select {
 		case c.wake <- struct{}{}:
 		default:
 		}
 	}
-	return len(a.conns)
+}
+
+// skip makes members find what is up to the change end in the log.
+func (a *audience) skip(end int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.base = max(a.base, end)
+	a.events, a.bytes = nil, 0
+	a.wake()
 }
 
 // after appends to dst the events behind cursor, at most max and about

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/bedplate/bedplate/sqlite"
@@ -30,9 +31,9 @@ type conn struct {
 	idLast   bool
 	resume   *sqlite.Position // where to go on; nil: from now on
 
-	wake   chan struct{}           // one slot: there are events
-	bye    chan error              // one slot: why to end
-	cancel context.CancelCauseFunc // ends the stream without a word
+	wake chan struct{}                           // one slot: there are events
+	bye  chan error                              // one slot: why to end
+	cut  atomic.Pointer[context.CancelCauseFunc] // ends the stream without a word
 
 	epoch  string    // of the feed, for as long as it has members
 	cursor int64     // behind it there is news
@@ -71,10 +72,20 @@ func (p *trays) put(t *tray) {
 func (c *conn) end(cause error) {
 	select {
 	case c.bye <- cause:
-		time.AfterFunc(goodbyeTimeout, func() { c.cancel(cause) })
+		time.AfterFunc(goodbyeTimeout, func() { c.cutOff(cause) })
 	default: // it is ending
 	}
 }
+
+// cutOff ends the stream without a word. Before it has begun, bye does.
+func (c *conn) cutOff(cause error) {
+	if cut := c.cut.Load(); cut != nil {
+		(*cut)(cause)
+	}
+}
+
+// started is told how to cut the stream.
+func (c *conn) started(cut context.CancelCauseFunc) { c.cut.Store(&cut) }
 
 // pump sends what there is to send, until the stream ends.
 func (c *conn) pump(ctx context.Context, send sendFunc) error {
@@ -97,10 +108,9 @@ func (c *conn) pump(ctx context.Context, send sendFunc) error {
 	}
 	c.sent = time.Now()
 	silence := c.s.cfg.Heartbeat
-	beat := time.NewTimer(silence)
-	defer beat.Stop()
-	life := c.s.lifetime(c.identity)
-	defer life.Stop()
+	end := c.sent.Add(c.s.lifetime(c.identity))
+	timer := time.NewTimer(silence)
+	defer timer.Stop()
 	for {
 		more, err := c.pull(ctx, send)
 		if err != nil {
@@ -114,26 +124,26 @@ func (c *conn) pump(ctx context.Context, send sendFunc) error {
 			}
 			c.sent = time.Now()
 		}
+		left := time.Until(end)
+		if left <= 0 {
+			return c.goodbye(send, errLifetime)
+		}
 		if more {
 			select {
 			case cause := <-c.bye:
 				return c.goodbye(send, cause)
-			case <-life.C:
-				return c.goodbye(send, errLifetime)
 			default:
 			}
 			continue
 		}
-		beat.Reset(silence - time.Since(c.sent))
+		timer.Reset(min(left, silence-time.Since(c.sent)))
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case cause := <-c.bye:
 			return c.goodbye(send, cause)
-		case <-life.C:
-			return c.goodbye(send, errLifetime)
 		case <-c.wake:
-		case <-beat.C:
+		case <-timer.C:
 		}
 	}
 }

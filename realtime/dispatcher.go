@@ -47,7 +47,7 @@ func (d *dispatcher) step(ctx context.Context) error {
 	var out outbox
 	err := d.q.Read(func() (err error) {
 		// Rules are judged in the snapshot that the page comes from.
-		page, err = d.f.log.Page(d.q, at, math.MaxInt64, pageLimit)
+		page, err = d.f.log.Page(d.q, at, math.MaxInt64, d.f.pageLimit())
 		if err != nil {
 			return err
 		}
@@ -64,18 +64,26 @@ func (d *dispatcher) step(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// Those of a view that cannot tell must not get beyond what it has not
+	// told: in the log they would find it out for themselves.
+	for _, l := range out.lost {
+		for _, a := range l.concerned() {
+			delete(out.events, a)
+			a.skip(page.End.Seq)
+		}
+	}
 	woken := 0
 	for a, events := range out.events {
 		woken += a.append(events)
 	}
 	d.f.publish(out.entries, page)
 	d.next = time.Now().Add(min(time.Duration(woken)*paceEach, paceMost))
-	for _, g := range out.gone {
-		if !errors.Is(g.cause, ErrGone) {
-			d.f.s.log.Error("judge changes, streams are cut", "error", g.cause)
+	for _, l := range out.lost {
+		if !errors.Is(l.cause, ErrGone) {
+			d.f.s.log.Error("judge changes, streams are cut", "error", l.cause)
 		}
-		for _, c := range d.f.membersOf(g.group) {
-			c.end(g.cause)
+		for _, c := range d.f.membersOf(l.group) {
+			c.end(l.cause)
 		}
 	}
 	return nil
@@ -109,11 +117,28 @@ func (f *feed) position() sqlite.Position {
 	return sqlite.Position{Epoch: f.epoch, Seq: f.published.Load()}
 }
 
+// pageLimit returns how many changes are judged at a time. The first of them
+// waits until the last one is judged, for all users.
+func (f *feed) pageLimit() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	users := 1
+	for _, groups := range f.tables {
+		for _, g := range groups {
+			if g.view.PerUser() {
+				users += len(g.users)
+			}
+		}
+	}
+	return max(pageLimitLeast, min(pageLimit, judgements/users))
+}
+
 // publish makes what was spread the present state.
 func (f *feed) publish(entries []*entry, page sqlite.ChangePage) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if page.Gap {
+	if page.Gap || slices.ContainsFunc(entries, isBreak) {
+		// What is before a break is for nobody any more.
 		f.ring.reset(page.End.Seq)
 	} else {
 		f.ring.add(entries)
@@ -132,12 +157,12 @@ type outbox struct {
 	entries []*entry
 	gap     *event // before the first
 	events  map[*audience][]event
-	gone    []lost
+	lost    []lost
 }
 
-// lost is a group whose view cannot say what it may see.
+// lost is a crowd whose view cannot say what it may see.
 type lost struct {
-	*group
+	*crowd
 	cause error
 }
 
@@ -154,6 +179,15 @@ type crowd struct {
 	all     []*audience
 	users   []any
 	records map[string][]*audience
+}
+
+// concerned returns the audiences that changes concern.
+func (c *crowd) concerned() []*audience {
+	all := slices.Clone(c.all)
+	for _, of := range c.records {
+		all = append(all, of...)
+	}
+	return all
 }
 
 // judge fills out with the events of the page that ends at end.
@@ -175,7 +209,7 @@ func (d *dispatcher) judge(out *outbox, end int64) error {
 				return err
 			default:
 				// Others must not wait for a view that cannot tell.
-				out.gone = append(out.gone, lost{of[i].group, err})
+				out.lost = append(out.lost, lost{&of[i], err})
 			}
 		}
 	}
@@ -311,11 +345,7 @@ func (d *dispatcher) judgeCrowd(out *outbox, c *crowd, t tableChanges) error {
 	if len(t.breaks) == 0 {
 		return nil
 	}
-	concerned := slices.Clone(c.all)
-	for _, of := range c.records {
-		concerned = append(concerned, of...)
-	}
-	for _, a := range concerned {
+	for _, a := range c.concerned() {
 		for _, e := range t.breaks {
 			out.add(a, gapEvent(e.Seq))
 		}

@@ -32,8 +32,9 @@ type engine interface {
 type sendFunc func(frames []frame) error
 
 type streamOptions struct {
-	idLast       bool          // see appendFrame
-	writeTimeout time.Duration // to take up to 64 KiB
+	idLast       bool                              // see appendFrame
+	writeTimeout time.Duration                     // to take up to 64 KiB
+	started      func(cut context.CancelCauseFunc) // if not nil, is told how to end it from outside
 }
 
 // An engineKind names an implementation of engine.
@@ -45,7 +46,7 @@ const (
 )
 
 // defaultEngine is the implementation that is used.
-const defaultEngine = engineSSE
+const defaultEngine = engineDirect
 
 func newEngine() engine { return newEngineOf(defaultEngine) }
 

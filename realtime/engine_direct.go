@@ -11,7 +11,7 @@ import (
 type directEngine struct{ buffers buffers }
 
 func (e *directEngine) serve(w http.ResponseWriter, r *http.Request, o streamOptions, pump func(context.Context, sendFunc) error) error {
-	out, err := openOutput(w, r, o.writeTimeout)
+	out, err := openOutput(w, r, o)
 	if err != nil {
 		return err
 	}

@@ -35,7 +35,7 @@ type output struct {
 }
 
 // openOutput sends the head of the response, or a 500 with an error.
-func openOutput(w http.ResponseWriter, r *http.Request, timeout time.Duration) (*output, error) {
+func openOutput(w http.ResponseWriter, r *http.Request, options streamOptions) (*output, error) {
 	rc := http.NewResponseController(w)
 	err := flushable(w)
 	if err == nil {
@@ -51,12 +51,15 @@ func openOutput(w http.ResponseWriter, r *http.Request, timeout time.Duration) (
 		w:       w,
 		rc:      rc,
 		http1:   r.ProtoMajor < 2,
-		timeout: timeout,
+		timeout: options.writeTimeout,
 	}
 	o.ctx, o.cancel = context.WithCancelCause(r.Context())
-	o.timer = time.AfterFunc(timeout, func() { o.cancel(errStuck) })
+	o.timer = time.AfterFunc(o.timeout, func() { o.cancel(errStuck) })
 	o.timer.Stop()
 	o.unwatch = context.AfterFunc(o.ctx, o.cutWrite)
+	if options.started != nil {
+		options.started(o.cancel)
+	}
 
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream")

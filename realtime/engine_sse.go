@@ -30,7 +30,7 @@ const (
 type sseEngine struct{ buffers buffers }
 
 func (e *sseEngine) serve(w http.ResponseWriter, r *http.Request, o streamOptions, pump func(context.Context, sendFunc) error) error {
-	out, err := openOutput(w, r, o.writeTimeout)
+	out, err := openOutput(w, r, o)
 	if err != nil {
 		return err
 	}

@@ -30,3 +30,6 @@ func (e *Error) Error() string {
 }
 
 func (e *Error) Unwrap() error { return e.Cause }
+
+// errHistory is that the log has begun a new history, as after a restore.
+var errHistory = errors.New("realtime: the change log has begun a new history")

@@ -13,11 +13,13 @@ import (
 
 // Limits of a feed.
 const (
-	pageLimit   = 256 // changes that are judged at a time
-	catchUps    = 2   // connections to the database for those who are behind
-	retryMost   = time.Second
-	ringChanges = 4096
-	ringBytes   = 8 << 20
+	pageLimit      = 256    // changes that are judged at a time
+	pageLimitLeast = 16     // and for many users
+	judgements     = 20_000 // of a change for a user, at a time
+	catchUps       = 2      // connections to the database for those who are behind
+	retryMost      = time.Second
+	ringChanges    = 4096
+	ringBytes      = 8 << 20
 )
 
 // feed follows the change log of one database file and spreads what it reads

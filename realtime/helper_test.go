@@ -86,7 +86,7 @@ func (v views) subscribe(r *http.Request, api, record string) (*realtime.Subscri
 		return nil, &realtime.Error{Status: http.StatusMethodNotAllowed}
 	}
 	sub := &realtime.Subscription{View: view}
-	if user := r.Header.Get("X-User"); user != "" {
+	if user := userOf(r.Context()); user != "" {
 		sub.User = user
 	}
 	if record != "*" {
@@ -105,12 +105,13 @@ type testView struct {
 
 	// sees decides who sees what; nil: everybody sees everything.
 	sees func(q *sqlite.Scratch, user any, row []any) (bool, error)
+	same bool         // for all users
 	err  func() error // nil: no error
 }
 
 func (v *testView) Key() string              { return fmt.Sprintf("%s %p", v.table, v) }
 func (v *testView) Source() (string, string) { return "main", v.table }
-func (v *testView) PerUser() bool            { return v.sees != nil }
+func (v *testView) PerUser() bool            { return v.sees != nil && !v.same }
 func (v *testView) Encoding() any            { return v }
 
 func (v *testView) Err() error {
@@ -121,7 +122,7 @@ func (v *testView) Err() error {
 }
 
 func (v *testView) Judge(q *sqlite.Scratch, changes []*sqlite.Change, users []any, see func(change, user int, old bool)) error {
-	if v.sees == nil {
+	if !v.PerUser() {
 		users = []any{nil}
 	}
 	for i, c := range changes {

@@ -115,7 +115,8 @@ type Config struct {
 	// added at random.
 	Retry time.Duration
 
-	// MaxEvent is the greatest event of Publish in bytes; default 64 KiB.
+	// MaxEvent is the greatest event of Publish in bytes; default 64 KiB, at
+	// most 1 MiB.
 	MaxEvent int
 
 	// Logger gets what no client is told; default slog.Default().

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/bedplate/bedplate/internal/httpx"
@@ -107,22 +108,21 @@ func (s *Service) stream(w http.ResponseWriter, r *http.Request, open func(r *ht
 		w.Header().Set("Allow", http.MethodGet)
 		return errMethod
 	}
-	ctx, cancel := context.WithCancelCause(r.Context())
-	defer cancel(nil)
-	resume := resumeText(r)
-	if text := r.URL.Query().Get("ticket"); text != "" {
+	ctx := r.Context()
+	query := r.URL.Query()
+	if text := query.Get("ticket"); text != "" {
 		values, ok := s.tickets.use(text)
 		if !ok {
 			return errTicket
 		}
 		ctx = ticketContext{ctx, values}
+		r = r.WithContext(ctx)
 	}
-	r = r.WithContext(ctx)
 	id := s.cfg.Identify(ctx)
 	if _, ok := ctx.(ticketContext); ok && !s.standsNow(ctx, id) {
 		return errTicket
 	}
-	c := &conn{s: s, identity: id, wake: make(chan struct{}, 1), bye: make(chan error, 1), cancel: cancel}
+	c := &conn{s: s, identity: id, wake: make(chan struct{}, 1), bye: make(chan error, 1)}
 	release, ok := s.limits.acquire(c.identity.User, httpx.Bucket(s.client.Of(r)))
 	if !ok {
 		return errFull
@@ -139,7 +139,7 @@ func (s *Service) stream(w http.ResponseWriter, r *http.Request, open func(r *ht
 	if err != nil {
 		return err
 	}
-	if resume != "" {
+	if resume := resumeText(r.Header, query); resume != "" {
 		at, err := sqlite.ParsePosition(resume)
 		if err != nil {
 			at.Seq = -1 // of no history
@@ -155,7 +155,7 @@ func (s *Service) stream(w http.ResponseWriter, r *http.Request, open func(r *ht
 	}
 	defer f.leave(c)
 	w.Header().Add("Vary", "Accept")
-	err = s.engine.serve(w, r, streamOptions{idLast: c.idLast, writeTimeout: s.cfg.WriteTimeout}, c.pump)
+	err = s.engine.serve(w, r, streamOptions{idLast: c.idLast, writeTimeout: s.cfg.WriteTimeout, started: c.started}, c.pump)
 	s.log.DebugContext(ctx, "stream ended", "path", r.URL.Path, "cause", err)
 	return nil
 }
@@ -173,11 +173,10 @@ func (s *Service) standsNow(ctx context.Context, id Identity) bool {
 }
 
 // resumeText returns where the client wants to go on, "" for from now on.
-func resumeText(r *http.Request) string {
-	if id := r.Header.Get("Last-Event-ID"); id != "" {
+func resumeText(h http.Header, q url.Values) string {
+	if id := h.Get("Last-Event-ID"); id != "" {
 		return id
 	}
-	q := r.URL.Query()
 	if id := q.Get("last_event_id"); id != "" {
 		return id
 	}

@@ -97,6 +97,9 @@ func (c Config) withDefaults() (Config, error) {
 	count("MaxPerAddress", &c.MaxPerAddress, 2000)
 	count("MaxEvent", &c.MaxEvent, 64<<10)
 	count("Proxies", &c.Proxies, 0)
+	if c.MaxEvent > 1<<20 {
+		bad("MaxEvent is above 1 MiB")
+	}
 	duration := func(name string, d *time.Duration, def time.Duration) {
 		if *d < 0 {
 			bad(name + " is negative")
@@ -193,6 +196,12 @@ func (s *Service) PublishTx(ctx context.Context, tx *sqlite.Tx, channel string, 
 }
 
 func (s *Service) event(channel string, event any) ([]byte, error) {
+	s.mu.Lock()
+	closed := s.closed
+	s.mu.Unlock()
+	if closed {
+		return nil, ErrClosed
+	}
 	if !channelName(channel) {
 		return nil, fmt.Errorf("realtime: publish: %q is not the name of a channel", channel)
 	}
@@ -239,16 +248,16 @@ func (s *Service) all() []*conn {
 	return all
 }
 
-// lifetime returns a timer for when a stream is to end.
-func (s *Service) lifetime(id Identity) *time.Timer {
+// lifetime returns how long a stream may last.
+func (s *Service) lifetime(id Identity) time.Duration {
 	d := time.Duration(math.MaxInt64)
-	if most := min(s.cfg.MaxLifetime, d/2); most > 0 {
-		d = most - most/5 + rand.N(most/5*2+1)
+	if most := s.cfg.MaxLifetime; most > 0 {
+		d = most - most/5 + rand.N(2*most/5+1)
 	}
 	if !id.Expires.IsZero() {
 		d = min(d, max(0, id.Expires.Sub(s.cfg.Now())))
 	}
-	return time.NewTimer(d)
+	return d
 }
 
 // check ends streams that nobody may hold any more.

@@ -1,0 +1,402 @@
+package realtime_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/bedplate/bedplate/internal/sqlitetest"
+	"github.com/bedplate/bedplate/realtime"
+	"github.com/bedplate/bedplate/sqlite"
+)
+
+// wantBye reads a stream that says goodbye.
+func (st *stream) wantBye(t testing.TB) {
+	t.Helper()
+	last := st.ended(t)
+	retry, err := strconv.Atoi(last.retry)
+	if last.comment != "bye" || err != nil || retry < 2000 || retry >= 4000 {
+		t.Errorf("the stream ends with %+v", last)
+	}
+}
+
+func TestExpiredIdentity(t *testing.T) {
+	t.Parallel()
+	var ahead atomic.Int64 // of the clock
+	now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	s := newSite(t, realtime.Config{Now: now, Identify: func(ctx context.Context) realtime.Identity {
+		id := identify(ctx)
+		switch id.User {
+		case "soon":
+			id.Expires = now().Add(20 * time.Millisecond)
+		case "past":
+			id.Expires = now().Add(-time.Hour)
+		case "later":
+			id.Expires = now().Add(time.Hour)
+		}
+		return id
+	}})
+	later, anonymous := s.open(t, allNotes, "X-User", "later"), s.open(t, allNotes)
+	s.open(t, allNotes, "X-User", "soon").wantBye(t)
+	s.open(t, allNotes, "X-User", "past").wantBye(t)
+	s.exec(t, "INSERT INTO note VALUES (1, 1)")
+	later.next(t)
+	ahead.Store(int64(time.Hour)) // the clock is set
+	later.wantBye(t)
+	anonymous.next(t)
+	s.exec(t, "INSERT INTO note VALUES (2, 2)")
+	anonymous.want(t, `{"Insert":{"id":2,"n":2},"seq":2}`)
+}
+
+func TestCheckEndsStreams(t *testing.T) {
+	t.Parallel()
+	var out atomic.Pointer[string] // who has signed out
+	var asked atomic.Int64
+	s := newSite(t, realtime.Config{Identify: identify, Check: func(_ context.Context, ids []realtime.Identity) ([]bool, error) {
+		asked.Add(1)
+		stands := make([]bool, len(ids))
+		for i, id := range ids {
+			if id.User == "" {
+				t.Error("asked about somebody anonymous")
+			}
+			stands[i] = out.Load() == nil || *out.Load() != id.User
+		}
+		return stands, nil
+	}})
+	ann, bob, nobody := s.open(t, allNotes, "X-User", "ann"), s.open(t, oneNote, "X-User", "bob"), s.open(t, allNotes)
+	waitUntil(t, func() bool { return asked.Load() > 0 })
+	name := "bob"
+	out.Store(&name)
+	bob.wantBye(t)
+	s.exec(t, "INSERT INTO note VALUES (1, 1)")
+	ann.next(t)
+	nobody.next(t)
+	if n := s.svc.Streams(); n != 2 {
+		t.Errorf("%d streams", n)
+	}
+}
+
+// TestCheckFails: when it cannot be told for long who is signed in, nobody is.
+func TestCheckFails(t *testing.T) {
+	t.Parallel()
+	for name, fail := range map[string]func() ([]bool, error){
+		"error":       func() ([]bool, error) { return nil, errors.New("no database") },
+		"panic":       func() ([]bool, error) { panic("oops") },
+		"too few":     func() ([]bool, error) { return nil, nil },
+		"fails twice": nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var asked atomic.Int64
+			s := newSite(t, realtime.Config{Identify: identify, Check: func(_ context.Context, ids []realtime.Identity) ([]bool, error) {
+				switch n := asked.Add(1); {
+				case fail != nil:
+					return fail()
+				case n%3 != 0:
+					return nil, errors.New("no database")
+				}
+				return slices.Repeat([]bool{true}, len(ids)), nil
+			}})
+			ann, nobody := s.open(t, allNotes, "X-User", "ann"), s.open(t, allNotes)
+			if fail != nil {
+				ann.wantBye(t)
+			} else {
+				waitUntil(t, func() bool { return asked.Load() >= 5 })
+				defer ann.next(t)
+			}
+			s.exec(t, "INSERT INTO note VALUES (1, 1)")
+			nobody.next(t)
+		})
+	}
+}
+
+// TestViewEnds: streams of an API that is gone end, whether it says so itself
+// or by an error.
+func TestViewEnds(t *testing.T) {
+	t.Parallel()
+	var gone atomic.Bool
+	var broken atomic.Pointer[error]
+	s := newSite(t, realtime.Config{Subscribe: views{
+		"notes": {table: "note", err: func() error {
+			if gone.Load() {
+				return realtime.ErrGone
+			}
+			return nil
+		}},
+		"rules": {table: "note", sees: func(*sqlite.Scratch, any, []any) (bool, error) {
+			if err := broken.Load(); err != nil {
+				return false, *err
+			}
+			return true, nil
+		}},
+		"others": {table: "other"},
+	}.subscribe})
+	const allRules, oneRule = "/api/records/v1/rules/subscribe/*", "/api/records/v1/rules/subscribe/1"
+	other, notes := s.open(t, allOther), s.open(t, allNotes)
+	gone.Store(true)
+	notes.wantBye(t)
+
+	gone.Store(false)
+	for i, err := range []error{realtime.ErrGone, errors.New("no such column")} {
+		notes, rules, rule := s.open(t, allNotes), s.open(t, allRules), s.open(t, oneRule)
+		broken.Store(&err)
+		s.exec(t, fmt.Sprintf("INSERT INTO note VALUES (%d, 0)", i+1))
+		notes.next(t) // of another view of the table
+		for _, st := range []*stream{rules, rule} {
+			if last := st.ended(t); last.data != "" {
+				t.Errorf("ends with %+v", last)
+			}
+		}
+		// Who comes back has missed nothing.
+		broken.Store(nil)
+		again := s.open(t, allRules, "Last-Event-ID", rules.id)
+		again.want(t, fmt.Sprintf(`{"Insert":{"id":%d,"n":0},"seq":1}`, i+1))
+		again.close()
+		notes.close()
+	}
+	s.exec(t, "INSERT INTO other VALUES (1, 1)")
+	other.want(t, `{"Insert":{"id":1,"n":1},"seq":1}`)
+}
+
+func TestEnd(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, realtime.Config{Identify: identify})
+	ann, bob := s.open(t, allNotes, "X-User", "ann"), s.open(t, allNotes, "X-User", "bob")
+	if n := s.svc.End(func(id realtime.Identity) bool { return id.User == "bob" }); n != 1 {
+		t.Errorf("%d streams match", n)
+	}
+	bob.wantBye(t)
+	s.exec(t, "INSERT INTO note VALUES (1, 1)")
+	ann.next(t)
+}
+
+func TestMaxLifetime(t *testing.T) {
+	t.Parallel()
+	const most = 500 * time.Millisecond
+	s := newSite(t, realtime.Config{MaxLifetime: most})
+	ends := make(chan time.Duration)
+	for range 10 {
+		began := time.Now()
+		st := s.open(t, allNotes)
+		go func() {
+			st.wantBye(t)
+			ends <- time.Since(began)
+		}()
+	}
+	var shortest, longest time.Duration = time.Hour, 0
+	for range 10 {
+		d := <-ends
+		shortest, longest = min(shortest, d), max(longest, d)
+	}
+	if shortest < most*4/5 {
+		t.Errorf("a stream has ended after %v", shortest)
+	}
+	if longest-shortest < most/100 {
+		t.Errorf("all have ended after %v to %v", shortest, longest)
+	}
+	for _, d := range []time.Duration{-1, math.MaxInt64} { // none, in effect
+		s := newSite(t, realtime.Config{MaxLifetime: d})
+		st := s.open(t, allNotes)
+		s.exec(t, "INSERT INTO note VALUES (1, 1)")
+		st.next(t)
+	}
+}
+
+// TestMaxLifetimeOfTheBusy: a stream ends also when it has much to send yet.
+func TestMaxLifetimeOfTheBusy(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, realtime.Config{MaxLifetime: time.Millisecond})
+	const n = 20_000
+	start := s.head(t)
+	s.exec(t, fmt.Sprintf("INSERT INTO note WITH RECURSIVE i(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM i WHERE n < %d) SELECT n, n FROM i", n))
+	st := s.open(t, allNotes+"?since="+start)
+	got := 0
+	for {
+		b := st.block(t)
+		if b.comment == "bye" {
+			break
+		}
+		if got++; got == n {
+			t.Fatal("the stream has not ended before its last event")
+		}
+	}
+	st.ended(t)
+}
+
+func TestDrain(t *testing.T) {
+	t.Parallel()
+	n := 500
+	if raceEnabled || testing.Short() {
+		n = 150
+	}
+	const stuck = 5
+	s := newSite(t, realtime.Config{Accept: acceptAll, WriteTimeout: time.Hour})
+	streams := make([]*stream, n)
+	for i := range streams {
+		streams[i] = s.open(t, allNotes)
+	}
+	for range stuck {
+		s.neverRead(t, news)
+	}
+	waitUntil(t, func() bool { return s.svc.Streams() == n+stuck })
+	s.fillBuffers(t)
+	began := time.Now()
+	s.svc.Drain()
+	if d := time.Since(began); d > 20*time.Second {
+		t.Errorf("it took %v", d)
+	}
+	if left := s.svc.Streams(); left != 0 {
+		t.Errorf("%d streams are left", left)
+	}
+	retries := map[string]bool{}
+	for _, st := range streams {
+		last := st.ended(t)
+		retry, err := strconv.Atoi(last.retry)
+		if last.comment != "bye" || err != nil || retry < 2000 || retry >= 4000 {
+			t.Fatalf("a stream ends with %+v", last)
+		}
+		retries[last.retry] = true
+	}
+	if len(retries) < n/10 {
+		t.Errorf("%d clients are to come back at only %d moments", n, len(retries))
+	}
+	resp, _ := s.refused(t, allNotes)
+	if resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
+		t.Errorf("then %s, Retry-After %q", resp.Status, resp.Header.Get("Retry-After"))
+	}
+}
+
+func acceptAll(*http.Request, string) error { return nil }
+
+// neverRead opens a stream and reads nothing of it.
+func (s *site) neverRead(t testing.TB, path string) net.Conn {
+	t.Helper()
+	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", s.srv.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	if err := conn.(*net.TCPConn).SetReadBuffer(4096); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: test\r\nAccept: text/event-stream\r\n\r\n", path); err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+// fillBuffers publishes more than a client can be sent that does not read, and
+// waits until one that reads has it.
+func (s *site) fillBuffers(t testing.TB) {
+	t.Helper()
+	const n = 150
+	reader := s.open(t, news)
+	defer reader.close()
+	large := string(slices.Repeat([]byte("x"), 60_000))
+	err := s.db.Update(context.Background(), func(tx *sqlite.Tx) error {
+		for range n {
+			if err := s.svc.PublishTx(context.Background(), tx, "news", large); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range n {
+		reader.next(t)
+	}
+}
+
+// TestSignOutOfTheSlow: a client that takes nothing does not keep its stream
+// until the write timeout.
+func TestSignOutOfTheSlow(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, realtime.Config{Accept: acceptAll, WriteTimeout: time.Hour})
+	s.neverRead(t, news)
+	waitUntil(t, func() bool { return s.svc.Streams() == 1 })
+	s.fillBuffers(t)
+	s.svc.End(func(realtime.Identity) bool { return true })
+	waitUntil(t, func() bool { return s.svc.Streams() == 0 })
+}
+
+func TestClose(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, realtime.Config{Accept: acceptAll})
+	st := s.open(t, allNotes)
+	writing, stop := context.WithCancel(t.Context())
+	written := make(chan struct{})
+	go func() { // so that the dispatcher is at work
+		defer close(written)
+		for writing.Err() == nil {
+			s.tryExec(t, "INSERT INTO note (n) VALUES (0)")
+		}
+	}()
+	st.next(t)
+	for range 2 {
+		if err := s.svc.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	st.wantBye(t)
+	stop()
+	<-written
+	s.svc.Drain()
+	if err := s.svc.Publish(t.Context(), "news", 1); !errors.Is(err, realtime.ErrClosed) {
+		t.Errorf("Publish: %v", err)
+	}
+	err := s.db.Update(t.Context(), func(tx *sqlite.Tx) error { return s.svc.PublishTx(t.Context(), tx, "news", 1) })
+	if !errors.Is(err, realtime.ErrClosed) {
+		t.Errorf("PublishTx: %v", err)
+	}
+	for _, path := range []string{allNotes, news} {
+		if resp, _ := s.refused(t, path); resp.StatusCode != http.StatusServiceUnavailable {
+			t.Errorf("%s: %s", path, resp.Status)
+		}
+	}
+	if n := s.svc.End(func(realtime.Identity) bool { return true }); n != 0 {
+		t.Errorf("%d streams", n)
+	}
+}
+
+// TestCloseUnused: a service that nobody has used closes, too.
+func TestCloseUnused(t *testing.T) {
+	t.Parallel()
+	svc := newService(t, sqlitetest.Open(t, siteSchema), realtime.Config{})
+	if err := svc.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestShutdown(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, realtime.Config{})
+	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{Handler: routes(s.svc), ReadHeaderTimeout: time.Minute}
+	srv.RegisterOnShutdown(s.svc.Drain)
+	served := make(chan error)
+	go func() { served <- srv.Serve(ln) }()
+	s.url = "http://" + ln.Addr().String()
+	st := s.open(t, allNotes)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := srv.Shutdown(ctx); err != nil {
+		t.Error(err)
+	}
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		t.Error(err)
+	}
+	st.wantBye(t)
+}
