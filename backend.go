@@ -340,10 +340,20 @@ func (b *Backend) Serve(ctx context.Context, srv *http.Server) error {
 	return b.ServeListener(ctx, srv, ln)
 }
 
+// stuckTimeout is how long an HTTP/2 connection may take no byte.
+const stuckTimeout = 30 * time.Second
+
 // ServeListener is like Serve on a listener of the application's.
 func (b *Backend) ServeListener(ctx context.Context, srv *http.Server, ln net.Listener) error {
 	if b.Realtime != nil {
 		srv.RegisterOnShutdown(b.Realtime.Drain)
+		// No handler can end a stream of a connection that takes nothing at all.
+		if srv.HTTP2 == nil {
+			srv.HTTP2 = new(http.HTTP2Config)
+		}
+		if srv.HTTP2.WriteByteTimeout == 0 {
+			srv.HTTP2.WriteByteTimeout = stuckTimeout
+		}
 	}
 	served := make(chan error, 1)
 	go func() {

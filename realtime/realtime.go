@@ -102,7 +102,9 @@ type Config struct {
 	Heartbeat time.Duration
 
 	// WriteTimeout is how long a client may take no bytes before its stream
-	// is cut; default 10 s.
+	// is cut; default 10 s. Over HTTP/2, a client whose whole connection
+	// takes nothing is the server's to cut: see
+	// [http.HTTP2Config.WriteByteTimeout].
 	WriteTimeout time.Duration
 
 	// MaxLifetime is after how long a stream ends, give or take a fifth, so
