@@ -39,6 +39,12 @@ lint: .bin/golangci-lint ## golangci-lint with .golangci.yml
 	cd tools && GOBIN="$(CURDIR)/.bin" go install tool
 	@touch $@
 
+.PHONY: proxies
+proxies: .bin/proxies/nginx ## nginx and Caddy for the tests behind them (Debian and its relatives, no root)
+
+.bin/proxies/nginx: tools/proxies.sh
+	tools/proxies.sh .bin/proxies
+
 # Some tests build the programs that they start, which cached results know nothing of: count=1.
 .PHONY: unit
 unit: ## go test, and once more with the race detector where concurrency is the point

@@ -25,7 +25,7 @@ func TestJavaScriptClient(t *testing.T) {
 	t.Parallel()
 	js := installClient(t)
 	url := serveFixture(t, freePort(t))
-	for _, script := range []string{"run.mjs", "auth.mjs"} {
+	for _, script := range []string{"run.mjs", "auth.mjs", "realtime.mjs"} {
 		runScript(t, js, script, "BEDPLATE_URL="+url)
 	}
 }
@@ -66,7 +66,11 @@ func runScript(t *testing.T, dir, name string, env ...string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), "node", "--test", "--test-reporter=tap", name)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "node", "--test", "--test-reporter=tap", name)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // it has children
+	cmd.WaitDelay = 5 * time.Second
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), env...)
 	out, err := cmd.CombinedOutput()
@@ -84,7 +88,7 @@ func runScript(t *testing.T, dir, name string, env ...string) {
 func installClient(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	for _, name := range []string{"package.json", "package-lock.json", "run.mjs", "auth.mjs", "oidc.mjs"} {
+	for _, name := range []string{"package.json", "package-lock.json", "run.mjs", "auth.mjs", "oidc.mjs", "realtime.mjs"} {
 		text, err := os.ReadFile(filepath.Join("js", name))
 		if err != nil {
 			t.Fatal(err)

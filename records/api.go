@@ -80,7 +80,11 @@ type API struct {
 	// unique. Not for tables.
 	Key string
 
-	// Subscriptions opens the API to realtime subscriptions.
+	// Subscriptions lets whoever may read subscribe to changes; see
+	// Service.Subscribe. The table, which must not be a view, is recorded in
+	// the change log of its database: every write costs a little more.
+	// ReadRule is then also judged on rows as they were, so it cannot use
+	// the rowid unless that is the primary key.
 	Subscriptions bool
 }
 

@@ -43,4 +43,13 @@
 // do not exist: neither appears in output, filters, orders, cursors or errors.
 // A row that the caller may not read is the same to it as a row that is not
 // there.
+//
+// # Subscriptions
+//
+// With API.Subscriptions the changes of a table are recorded, and
+// [Service.Subscribe] says who may be told of them and how they look: its
+// [View] judges rows before and after a change by the read rule and a filter
+// as a list does. Lists and reads then carry the header Change-Cursor, the
+// position in the change log from where to go on so as to miss nothing.
+// Package realtime does the telling.
 package records

@@ -122,6 +122,14 @@ func writeJSON(w http.ResponseWriter, body []byte) error {
 	return nil
 }
 
+// setCursor tells from where to subscribe so as to miss nothing that happens
+// after what is in the response.
+func setCursor(w http.ResponseWriter, head string) {
+	if head != "" {
+		w.Header()["Change-Cursor"] = []string{head}
+	}
+}
+
 // jsonType is shared by all responses and never written to.
 var jsonType = []string{"application/json"}
 
@@ -129,11 +137,12 @@ func (s *Service) serveList(w http.ResponseWriter, r *http.Request, p *plan, use
 	buf := s.buffers.get()
 	out := buf.b
 	defer func() { buf.put(out) }()
-	body, err := s.list(r.Context(), p, user, r.URL.RawQuery, buf.b)
+	body, head, err := s.list(r.Context(), p, user, r.URL.RawQuery, buf.b)
 	if err != nil {
 		return err
 	}
 	out = body
+	setCursor(w, head)
 	return writeJSON(w, body)
 }
 
@@ -153,11 +162,12 @@ func (s *Service) serveRead(w http.ResponseWriter, r *http.Request, p *plan, use
 	buf := s.buffers.get()
 	out := buf.b
 	defer func() { buf.put(out) }()
-	body, err := s.read(p, req, expand, buf.b)
+	body, head, err := s.read(p, req, expand, buf.b)
 	if err != nil {
 		return err
 	}
 	out = body
+	setCursor(w, head)
 	return writeJSON(w, body)
 }
 

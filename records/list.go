@@ -31,40 +31,43 @@ type lister struct {
 	last  []driver.Value
 	rows  int
 	exp   *expander
+	head  string // position in the change log, if there is one
 }
 
-// list appends the response of a list request to dst.
-func (s *Service) list(ctx context.Context, p *plan, user caller, rawQuery string, dst []byte) ([]byte, error) {
+// list appends the response of a list request to dst. head is the position in
+// the change log, if there is one.
+func (s *Service) list(ctx context.Context, p *plan, user caller, rawQuery string, dst []byte) (body []byte, head string, err error) {
 	if !p.allows(Read, user) {
-		return nil, ErrDenied
+		return nil, "", ErrDenied
 	}
 	q, err := listquery.Parse(rawQuery)
 	if err != nil {
-		return nil, errQuery.because(err)
+		return nil, "", errQuery.because(err)
 	}
 	l := &lister{s: s, p: p, q: &q, user: user, limit: q.Limit}
 	switch {
 	case q.Limit < 0:
 		l.limit = min(50, p.limit)
 	case q.Limit > p.limit:
-		return nil, errLimit
+		return nil, "", errLimit
 	}
 	if err := l.order(); err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if q.GeoJSON != "" {
 		if l.geo = p.visible(q.GeoJSON); l.geo == nil || l.geo.format != geoFormat {
-			return nil, errGeometry
+			return nil, "", errGeometry
 		}
 	}
 	if l.exp, err = s.expander(p, q.Expand, user); err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	pages, err := l.pages()
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	return l.run(ctx, pages, dst)
+	body, err = l.run(ctx, pages, dst)
+	return body, l.head, err
 }
 
 // order sets keys: what was asked for, then what tells all rows apart, so that
@@ -310,10 +313,15 @@ func (l *lister) run(ctx context.Context, pages []*page, dst []byte) ([]byte, er
 				return err
 			}
 		}
+		if l.p.live != nil {
+			if err := l.position(query); err != nil {
+				return err
+			}
+		}
 		return l.fetch(query, pages)
 	}
 	var err error
-	if l.q.Count || l.exp != nil || len(pages) > 1 {
+	if l.p.live != nil || l.q.Count || l.exp != nil || len(pages) > 1 {
 		err = l.s.db.Read(ctx, func(r *sqlite.Reader) error { return all(r.Query) })
 	} else {
 		err = all(func(query string, args []driver.Value, row func([]driver.Value) error) error {
@@ -340,6 +348,14 @@ func (l *lister) count(query queryFunc) (n int64, err error) {
 		return nil
 	})
 	return n, err
+}
+
+// position reads the position in the change log.
+func (l *lister) position(query queryFunc) error {
+	return query("SELECT "+l.p.live.head, nil, func(row []driver.Value) error {
+		l.head, _ = row[0].(string)
+		return nil
+	})
 }
 
 func (l *lister) fetch(query queryFunc, pages []*page) error {

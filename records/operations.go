@@ -11,38 +11,46 @@ import (
 // maxBulk bounds the records of one create.
 const maxBulk = 1024
 
-// read appends one record to dst.
-func (s *Service) read(p *plan, r *request, expand []string, dst []byte) ([]byte, error) {
+// read appends one record to dst. head is the position in the change log, if
+// there is one.
+func (s *Service) read(p *plan, r *request, expand []string, dst []byte) (body []byte, head string, err error) {
 	if !p.allows(Read, r.user) {
-		return nil, ErrDenied
+		return nil, "", ErrDenied
 	}
 	x, err := s.expander(p, expand, r.user)
 	if err != nil {
-		return nil, err
+		return nil, "", err
+	}
+	st := p.readOne
+	if p.live != nil {
+		st = p.live.readHead
 	}
 	found := false
 	row := func(row []driver.Value) (err error) {
 		found = true
+		if len(row) > len(p.output) {
+			head, _ = row[len(p.output)].(string)
+		}
 		dst, err = p.appendRecord(dst, row, x, nil)
 		return err
 	}
 	// A statement by key takes no time worth interrupting.
 	ctx := context.Background()
 	if x == nil {
-		err = s.db.Query(ctx, p.readOne.sql, p.readOne.bind(r), row)
+		err = s.db.Query(ctx, st.sql, st.bind(r), row)
 	} else {
 		err = s.db.Read(ctx, func(rd *sqlite.Reader) error {
 			x.query = rd.Query
-			return rd.Query(p.readOne.sql, p.readOne.bind(r), row)
+			return rd.Query(st.sql, st.bind(r), row)
 		})
 	}
 	if err != nil {
-		return nil, refusal(err, p.read != nil)
+		return nil, "", refusal(err, p.read != nil)
 	}
 	if !found {
-		return nil, missing(p.read)
+		return nil, "", missing(p.read)
 	}
-	return dst, nil
+	return dst, head, nil
 }
 
 // missing is the answer when a statement by key found no row that it may act

@@ -30,6 +30,8 @@ type plan struct {
 
 	readOne, deleteOne, checkOne *statement
 
+	live *live // nil: without subscriptions
+
 	shapesMu sync.RWMutex
 	shapes   map[shape]*statement // of creates and updates; guarded by shapesMu
 }
@@ -62,6 +64,9 @@ const maxShapes = 256
 
 // compiler compiles all APIs against one state of the schema.
 type compiler struct {
+	ctx       context.Context //nolint:containedctx // of one call of compile
+	db        *sqlite.DB
+	scratch   *sqlite.Scratch // nil until a rule needs it
 	userTable string
 	reader    *sqlite.Reader
 	sandbox   *sqlite.Sandbox
@@ -78,8 +83,13 @@ func compile(ctx context.Context, db *sqlite.DB, apis []API, userTable string) (
 	}
 	defer func() { err = errors.Join(err, sandbox.Close()) }()
 	plans = map[string]*plan{}
-	err = db.Read(ctx, func(r *sqlite.Reader) error {
-		c := compiler{userTable: userTable, reader: r, sandbox: sandbox}
+	err = db.Read(ctx, func(r *sqlite.Reader) (err error) {
+		c := compiler{ctx: ctx, db: db, userTable: userTable, reader: r, sandbox: sandbox}
+		defer func() {
+			if c.scratch != nil {
+				err = errors.Join(err, c.scratch.Close())
+			}
+		}()
 		// Also an API with mistakes keeps its table from being shown by
 		// others without its rule.
 		var all, fit []*plan
@@ -181,9 +191,14 @@ func (c *compiler) plan(api API) *plan {
 	}
 	sort.Slice(p.output, func(i, j int) bool { return p.output[i].name < p.output[j].name })
 	c.rules(p)
-	p.readOne = p.readStatement()
+	p.readOne = p.readStatement("")
 	p.deleteOne = p.deleteStatement()
 	p.checkOne = p.checkStatement()
+	if api.Subscriptions && !t.view {
+		if err := c.live(p); err != nil {
+			c.fail(api.Name, err)
+		}
+	}
 	return p
 }
 
@@ -338,7 +353,7 @@ func (c *compiler) expansions(p *plan, all, fit []*plan) {
 				}
 			}
 			sort.Slice(e.plain.output, func(i, j int) bool { return e.plain.output[i].name < e.plain.output[j].name })
-			e.plain.readOne = e.plain.readStatement()
+			e.plain.readOne = e.plain.readStatement("")
 		}
 		p.expand[name] = e
 		for i := range p.output {
@@ -385,11 +400,15 @@ func (p *plan) columns(b *builder) {
 	}
 }
 
-// readStatement selects one record if the read rule grants it.
-func (p *plan) readStatement() *statement {
+// readStatement selects one record if the read rule grants it, and the
+// expression more, if not empty, behind its columns.
+func (p *plan) readStatement(more string) *statement {
 	var b builder
 	b.add("SELECT ")
 	p.columns(&b)
+	if more != "" {
+		b.add(",", more)
+	}
 	b.add(" FROM ", p.table.sql(), ` AS "_ROW_"`)
 	b.byKey(p.table, p.read, nil)
 	return b.statement()

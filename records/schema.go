@@ -15,6 +15,7 @@ type table struct {
 	database string // "main" or the name of an attached one
 	name     string // as it is spelled in the schema
 	view     bool
+	strict   bool
 	columns  []*column
 	byName   map[string]*column // by folded name
 	key      *column
@@ -33,6 +34,8 @@ type column struct {
 	uuid      bool        // checked to be a UUID
 	uuidV7    bool        // default is uuid_v7()
 	alias     bool        // INTEGER PRIMARY KEY, another name of the rowid
+	declared  string      // type, as it is written
+	collation string      // empty: BINARY
 	odd       bool        // the driver would turn its values into times or booleans
 	ref       *foreignKey // single-column foreign key
 }
@@ -131,18 +134,20 @@ func loadTable(r *sqlite.Reader, spelled, viewKey string) (*table, error) {
 	if err := t.applyChecks(sqlText); err != nil {
 		return nil, err
 	}
-	if err := t.loadRowid(r); err != nil {
+	if err := t.loadKind(r); err != nil {
 		return nil, err
 	}
 	return t, t.checkKey(r)
 }
 
-// loadRowid finds a name for the rowid of a table whose key is not an alias
-// of it (https://www.sqlite.org/rowidtable.html).
-func (t *table) loadRowid(r *sqlite.Reader) error {
+// loadKind finds out whether the table is STRICT, and a name for the rowid of
+// one whose key is not an alias of it (https://www.sqlite.org/rowidtable.html).
+func (t *table) loadKind(r *sqlite.Reader) error {
 	without := false
 	err := r.Query("PRAGMA "+quote(t.database)+".table_list("+quote(t.name)+")", nil, func(row []driver.Value) error {
-		without = without || row[0] == t.database && row[4] != int64(0)
+		if row[0] == t.database {
+			without, t.strict = row[4] != int64(0), row[5] != int64(0)
+		}
 		return nil
 	})
 	if err != nil || without || t.key == nil || t.key.alias {
@@ -170,6 +175,7 @@ func (t *table) loadColumns(r *sqlite.Reader) error {
 			index:     len(t.columns),
 			name:      row[1].(string),
 			typ:       declaredType(declared),
+			declared:  declared,
 			notNull:   row[3].(int64) != 0,
 			hasDef:    row[4] != nil,
 			generated: hidden == 2 || hidden == 3,
@@ -265,6 +271,7 @@ func (t *table) applyChecks(create string) error {
 		if c == nil {
 			continue // a table constraint
 		}
+		c.collation = collation(def)
 		for i := 1; i+3 < len(def); i++ {
 			if !def[i].Is("CHECK") || !def[i+1].IsPunct("(") || !def[i+3].IsPunct("(") {
 				continue
@@ -273,6 +280,22 @@ func (t *table) applyChecks(create string) error {
 		}
 	}
 	return nil
+}
+
+// collation returns the name behind COLLATE in the definition of a column.
+func collation(def []sqltoken.Token) (name string) {
+	depth := 0
+	for i, t := range def {
+		switch {
+		case t.IsPunct("("):
+			depth++
+		case t.IsPunct(")"):
+			depth--
+		case depth == 0 && i > 0 && t.Is("COLLATE") && i+1 < len(def):
+			name = def[i+1].Name() + def[i+1].Value()
+		}
+	}
+	return name
 }
 
 // check applies CHECK (function(args …)).

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -55,6 +57,9 @@ func New(db *sqlite.DB, cfg Config) (*Service, error) {
 	s := &Service{db: db, cfg: cfg, log: cfg.Logger}
 	s.slow = make(slots, max(1, db.MaxReaders()-1))
 	set, mistakes, err := s.compile(context.Background())
+	if err == nil && mistakes == nil {
+		set, mistakes, err = s.track(set)
+	}
 	if err = errors.Join(append(errs, mistakes, err)...); err != nil {
 		return nil, err
 	}
@@ -80,6 +85,33 @@ func (s *Service) compile(ctx context.Context) (set *planSet, mistakes, err erro
 	set = &planSet{byName: plans, schema: version, changes: changes}
 	set.checked.Store(time.Now().UnixNano())
 	return set, mistakes, err
+}
+
+// track has the tables with subscriptions recorded. It returns the APIs
+// compiled against the schema after that.
+func (s *Service) track(set *planSet) (after *planSet, mistakes, err error) {
+	tables := map[string][]string{}
+	for i := range s.cfg.APIs {
+		p := set.byName[s.cfg.APIs[i].Name]
+		if p.live != nil && !slices.Contains(tables[p.table.database], p.table.name) {
+			tables[p.table.database] = append(tables[p.table.database], p.table.name)
+		}
+	}
+	var errs []error
+	for _, database := range slices.Sorted(maps.Keys(tables)) {
+		log, err := s.db.ChangeLog(database)
+		if err == nil {
+			err = log.Track(context.Background(), tables[database]...)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("records: subscriptions: %w", err))
+		}
+	}
+	if set.changes == s.db.SchemaChanges() {
+		return set, errors.Join(errs...), nil
+	}
+	after, mistakes, err = s.compile(context.Background())
+	return after, errors.Join(append(errs, mistakes)...), err
 }
 
 // storedKey returns the key in the database, making one at first.
