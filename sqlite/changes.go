@@ -3,9 +3,13 @@ package sqlite
 import (
 	"context"
 	"database/sql/driver"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
+	"sync/atomic"
+	"unicode/utf8"
 )
 
 // A ChangeOp says what a [Change] tells.
@@ -93,45 +97,110 @@ type ChangePage struct {
 // A ChangeLog records, in the database file itself, how rows of tracked tables
 // change: by triggers, so whoever writes them and in the order of the commits.
 // What is rolled back leaves no trace. It is safe for concurrent use.
+//
+// What it does not see are rows that REPLACE deletes to make room for another
+// one, unless the application sets PRAGMA recursive_triggers, and rows whose
+// own foreign key refers to themselves are recorded as they were before an
+// ON UPDATE action has changed them. UPSERT has neither problem.
 type ChangeLog struct {
 	db   *DB
 	name string // of the database
+	path string
+	sql  logSQL
+
+	there   atomic.Bool  // installed, and tables of this very file
+	checked atomic.Int64 // schema version at which all was as it must be
+	tried   atomic.Int64 // when putting it in order last failed, Unix nanoseconds
+	shapes  shapes
 }
 
 // ChangeLog returns the log of the main database file, "main", or of an
-// attached one.
+// attached one. Every call returns the same.
 func (db *DB) ChangeLog(database string) (*ChangeLog, error) {
-	panic("TODO")
+	for _, l := range db.logs {
+		if strings.EqualFold(l.name, database) {
+			return l, nil
+		}
+	}
+	return nil, fmt.Errorf("sqlite: no database is attached as %q", database)
 }
 
-// Install makes the log's own tables if they are not there. Track does it,
-// too.
-func (l *ChangeLog) Install(ctx context.Context) error { panic("TODO") }
-
-// Track begins to record the changes of tables.
-func (l *ChangeLog) Track(ctx context.Context, tables ...string) error { panic("TODO") }
-
-// Head returns the position behind the newest change that is committed.
-func (l *ChangeLog) Head(ctx context.Context) (Position, error) { panic("TODO") }
-
-// HeadExpr returns an SQL expression for the text of Head, to be part of a
-// statement that reads.
-func (l *ChangeLog) HeadExpr() string { panic("TODO") }
-
-// Page returns at most limit changes behind after and up to the change upTo.
-func (l *ChangeLog) Page(q Querier, after Position, upTo int64, limit int) (ChangePage, error) {
-	panic("TODO")
+// newLogs returns the logs of all databases.
+func (db *DB) newLogs() (logs []*ChangeLog) {
+	for i, name := range db.schemaNames() {
+		l := &ChangeLog{db: db, name: name, path: db.files()[i]}
+		l.sql = l.statements()
+		l.checked.Store(-1)
+		logs = append(logs, l)
+	}
+	return logs
 }
 
-// Wait returns when the head is not after any more, or ctx has ended.
-func (l *ChangeLog) Wait(ctx context.Context, after Position) error { panic("TODO") }
+// openLogs puts the logs in order that are in the files already, through the
+// writer, which nobody uses yet.
+func (db *DB) openLogs(ctx context.Context, w *conn) {
+	for _, l := range db.logs {
+		install, sync, err := l.look(w)
+		if err == nil && install {
+			err = l.Install(ctx)
+		}
+		if err == nil && sync {
+			err = db.writer.do(ctx, &request{own: func(c *conn) error { return l.sync(c, nil) }})
+		}
+		if err != nil {
+			db.log.Warn("open the change log", "database", l.name, "error", err)
+		}
+	}
+}
 
-// Publish appends an event of the application's.
+// look reports whether there is a log, and whether it must be put in order.
+func (l *ChangeLog) look(c *conn) (install, sync bool, err error) {
+	all, some, err := l.complete(c)
+	if err != nil || !all {
+		return some, some, err
+	}
+	found, err := l.inspect(c)
+	return true, !found.done(), err
+}
+
+const (
+	maxChannel = 1024    // bytes
+	maxEvent   = 1 << 20 // bytes
+)
+
+// Publish appends an event of the application's: a JSON text of at most 1 MiB,
+// for a channel of at most 1024 bytes. It returns after its commit.
 func (l *ChangeLog) Publish(ctx context.Context, channel string, event []byte) error {
-	panic("TODO")
+	if err := l.Install(ctx); err != nil {
+		return err
+	}
+	query, err := l.publication(channel, event)
+	if err != nil {
+		return err
+	}
+	return l.db.Write(ctx, Stmt{SQL: query, Args: []driver.Value{channel, string(event)}})
 }
 
-// PublishTx is Publish as a part of tx.
+// PublishTx is Publish as a part of tx, an Update: the event is there when and
+// only when all else that tx writes is.
 func (l *ChangeLog) PublishTx(ctx context.Context, tx *Tx, channel string, event []byte) error {
-	panic("TODO")
+	query, err := l.publication(channel, event)
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, query, channel, string(event))
+	return err
+}
+
+// publication checks an event and returns the statement that appends it.
+func (l *ChangeLog) publication(channel string, event []byte) (query string, err error) {
+	switch {
+	case channel == "" || len(channel) > maxChannel || !utf8.ValidString(channel) || strings.ContainsRune(channel, 0):
+		return "", errors.New("sqlite: publish: the channel must have from 1 to 1024 bytes of UTF-8, without NUL")
+	case len(event) > maxEvent:
+		return "", errors.New("sqlite: publish: the event has more than 1 MiB")
+	case !json.Valid(event) || !utf8.Valid(event):
+		return "", errors.New("sqlite: publish: the event is not JSON")
+	}
+	return l.in("INSERT INTO $._change (shape, op, old, new) VALUES (0, " + op(LogEvent) + ", ?, ?)"), nil
 }

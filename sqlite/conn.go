@@ -232,8 +232,16 @@ type txConn struct {
 	// running tells whose statements run, for authorize.
 	running whose
 
-	// altered tells that a statement may have changed the schema.
-	altered bool
+	// altered tells that a statement may have changed the schema; resync that
+	// it was a caller's, and that sync must be called before its commit.
+	altered, resync bool
+
+	// sync, if not nil, puts the change logs in order.
+	sync func() error
+
+	// touched, if not nil, gets the tables that statements write to or whose
+	// schema they change: "database.table", in lower case.
+	touched map[string]bool
 
 	// migrating tells that the connection is closed after the migrations,
 	// so that it does not matter what settings they leave.
@@ -282,7 +290,25 @@ func (t *txConn) Begin() (driver.Tx, error) {
 	return t, err
 }
 
-func (t *txConn) Commit() error { return t.control(t.commitSQL...) }
+func (t *txConn) Commit() error {
+	t.running = ours
+	if err := t.settle(); err != nil {
+		return errors.Join(t.note(err), t.Rollback())
+	}
+	return t.control(t.commitSQL...)
+}
+
+// settle puts the change logs in order when the schema may have changed.
+func (t *txConn) settle() error {
+	if !t.resync || t.sync == nil || t.c.raw.AutoCommit() {
+		return nil
+	}
+	if err := t.sync(); err != nil {
+		return err
+	}
+	t.resync = false
+	return nil
+}
 
 func (t *txConn) Rollback() error { return t.control(t.rollbackSQL...) }
 
@@ -316,8 +342,13 @@ func (t *txConn) authorize(action int, arg1, arg2, database string) int {
 		return sqlite3.SQLITE_DENY
 	}
 	switch {
+	case 3 <= action && action <= 6, 12 <= action && action <= 15:
+		t.altered = true // CREATE TEMP, DROP TEMP
 	case 1 <= action && action <= 8, 10 <= action && action <= 17, action == 26, action == 29, action == 30:
-		t.altered = true // CREATE, DROP, ALTER
+		t.altered, t.resync = true, true // CREATE, DROP, ALTER
+	}
+	if t.touched != nil {
+		t.touch(action, arg1, arg2, database)
 	}
 	switch action {
 	case actionTransaction, actionAttach, actionDetach:
@@ -332,6 +363,16 @@ func (t *txConn) authorize(action int, arg1, arg2, database string) int {
 		}
 	}
 	return sqlite3.SQLITE_OK
+}
+
+// touch notes which table action is about.
+func (t *txConn) touch(action int, arg1, arg2, database string) {
+	switch action {
+	case actionAlterTable:
+		t.touched[strings.ToLower(arg1+"."+arg2)] = true
+	case actionCreateTable, actionDelete, actionDropTable, actionInsert, actionUpdate:
+		t.touched[strings.ToLower(database+"."+arg1)] = true
+	}
 }
 
 // writes reports whether action writes to a database or to its schema.

@@ -94,10 +94,14 @@ type Options struct {
 	// Attach lists further database files.
 	Attach []Attachment
 
+	// ChangeLog bounds the change logs, see [ChangeLog].
+	ChangeLog ChangeLogOptions
+
 	// Logger gets what no caller is told; default slog.Default().
 	Logger *slog.Logger
 
-	// Now is the clock of the SQL functions; default time.Now.
+	// Now is the clock of the SQL functions and of the age of changes;
+	// default time.Now.
 	Now func() time.Time
 }
 
@@ -124,6 +128,7 @@ func (o Options) withDefaults() Options {
 	if o.Ballast == 0 {
 		o.Ballast = 1 << 20
 	}
+	o.ChangeLog = o.ChangeLog.withDefaults()
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
@@ -196,6 +201,9 @@ type DB struct {
 	ballast  ballast
 	maintain maintainer
 	watch    watch
+	logs     []*ChangeLog // of main and of the attached databases
+	commits  commits
+	pruner   pruner
 	altered  atomic.Int64 // see SchemaChanges
 
 	migrating sync.RWMutex // read-locked by Migrate
@@ -241,9 +249,14 @@ func Open(ctx context.Context, path string, opts Options) (*DB, error) {
 		db.ballast.close()
 		return nil, errors.Join(err, w.close())
 	}
+	w.tx.sync = func() error { return db.syncLogs(w, nil) }
+	db.logs = db.newLogs()
 	db.writer.init(db, w)
 	db.readers.init(db)
+	db.commits.init(db)
 	db.maintain.start(db)
+	db.pruner.start(db)
+	db.openLogs(ctx, w)
 	return db, nil
 }
 
@@ -289,12 +302,14 @@ func (db *DB) Err() error {
 // come later fail with [ErrClosed]. Close may be called more than once.
 func (db *DB) Close() error {
 	db.closeOnce.Do(func() {
+		db.pruner.close()
+		db.closeErr = db.commits.close() // who waits for commits is told at once
 		db.maintain.stop()
 		defer db.watch.close()
 		w := db.writer.close()
 		db.migrating.Lock() // waits for a running Migrate
 		defer db.migrating.Unlock()
-		db.closeErr = db.readers.close()
+		db.closeErr = errors.Join(db.closeErr, db.readers.close())
 		if db.writer.failure() == nil {
 			if err := w.exec("PRAGMA optimize"); err != nil {
 				db.log.Warn("optimize database", "error", err)
@@ -304,6 +319,14 @@ func (db *DB) Close() error {
 		db.ballast.close()
 	})
 	return db.closeErr
+}
+
+// openErr returns ErrClosed after Close.
+func (db *DB) openErr() error {
+	if err := db.writer.err(); errors.Is(err, ErrClosed) {
+		return err
+	}
+	return nil
 }
 
 // openConn opens the writer or a reader.

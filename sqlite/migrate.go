@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"sort"
 	"strconv"
+	"strings"
 )
 
 // migrationName is "0001_name.sql", or with a letter and two underscores as
@@ -59,8 +60,9 @@ func (db *DB) Migrate(ctx context.Context, fsys fs.FS) error {
 		return fmt.Errorf("sqlite: migrate: %w", db.classify(err))
 	}
 	c.tx.migrating = true
-	err = c.migrate(ctx, files, db.opts.Now().Unix())
+	err = db.migrate(ctx, c, files)
 	db.altered.Add(1)
+	db.commits.committed()
 	return errors.Join(db.classify(err), c.close())
 }
 
@@ -104,7 +106,7 @@ func readMigrations(fsys fs.FS) ([]migration, error) {
 	return files, errors.Join(errs...)
 }
 
-func (c *conn) migrate(ctx context.Context, files []migration, now int64) error {
+func (db *DB) migrate(ctx context.Context, c *conn, files []migration) error {
 	if err := c.exec("PRAGMA foreign_keys=OFF"); err != nil {
 		return err
 	}
@@ -122,7 +124,7 @@ func (c *conn) migrate(ctx context.Context, files []migration, now int64) error 
 		}
 		next, err := c.pending(files)
 		if err == nil && next != nil {
-			if err = c.apply(next, now); err != nil {
+			if err = db.apply(c, next); err != nil {
 				err = fmt.Errorf("migration %s: %w", next.name, err)
 			}
 		}
@@ -169,15 +171,27 @@ func (c *conn) pending(files []migration) (*migration, error) {
 	return next, nil
 }
 
-func (c *conn) apply(m *migration, now int64) error {
-	c.tx.running = ofFunction
+// apply applies a file, without the triggers of change logs, which could be in
+// its way. Tables that it touches get a break instead.
+func (db *DB) apply(c *conn, m *migration) error {
+	for _, l := range db.logs {
+		if err := l.silence(c); err != nil {
+			return err
+		}
+	}
+	c.tx.running, c.tx.touched = ofFunction, map[string]bool{}
 	err := c.tx.note(c.exec(m.text))
-	c.tx.running = ours
+	touched := c.tx.touched
+	c.tx.running, c.tx.touched = ours, nil
 	if err != nil {
 		return err
 	}
 	if c.raw.AutoCommit() {
 		return errors.New("the file has ended its transaction")
+	}
+	err = db.syncLogs(c, func(database, table string) bool { return !touched[strings.ToLower(database+"."+table)] })
+	if err != nil {
+		return err
 	}
 	err = c.query(context.Background(), "PRAGMA foreign_key_check", nil, func(row []driver.Value) error {
 		return fmt.Errorf("a row of table %v refers to a row of %v that does not exist", row[0], row[2])
@@ -186,5 +200,5 @@ func (c *conn) apply(m *migration, now int64) error {
 		return err
 	}
 	return c.query(context.Background(), "INSERT INTO _migration (version, name, checksum, applied) VALUES (?, ?, ?, ?)",
-		[]driver.Value{m.version, m.name, m.checksum, now}, nil)
+		[]driver.Value{m.version, m.name, m.checksum, db.opts.Now().Unix()}, nil)
 }

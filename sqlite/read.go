@@ -27,7 +27,12 @@ func (r *Reader) Query(query string, args []driver.Value, row func([]driver.Valu
 // Read runs fn with a reading connection in a snapshot: all its queries see
 // the database at one moment. ctx limits waiting and, if it can be cancelled,
 // interrupts a running query.
-func (db *DB) Read(ctx context.Context, fn func(r *Reader) error) (err error) {
+func (db *DB) Read(ctx context.Context, fn func(r *Reader) error) error {
+	return db.peek(ctx, func(c *conn) error { return fn(&Reader{ctx, c}) })
+}
+
+// peek runs fn, which reads for this package itself, in a snapshot.
+func (db *DB) peek(ctx context.Context, fn func(c *conn) error) (err error) {
 	c, err := db.readers.get(ctx)
 	if err != nil {
 		return err
@@ -39,7 +44,7 @@ func (db *DB) Read(ctx context.Context, fn func(r *Reader) error) (err error) {
 	defer func() {
 		err = db.classify(errors.Join(err, c.query(context.Background(), "COMMIT /* reader */", nil, nil)))
 	}()
-	return fn(&Reader{ctx, c})
+	return fn(c)
 }
 
 // Query runs one statement on a reading connection, prepared once per

@@ -24,12 +24,18 @@ type Sandbox struct {
 
 // Action codes of the authorizer that the driver does not name.
 const (
+	actionCreateTable = 2
+	actionDelete      = 9
+	actionDropTable   = 11
+	actionInsert      = 18
 	actionPragma      = 19
 	actionRead        = 20
 	actionSelect      = 21
 	actionTransaction = 22
+	actionUpdate      = 23
 	actionAttach      = 24
 	actionDetach      = 25
+	actionAlterTable  = 26
 	actionFunction    = 31
 	actionSavepoint   = 32
 	actionRecursive   = 33

@@ -55,10 +55,12 @@ func (db *DB) Write(ctx context.Context, stmts ...Stmt) error {
 	return db.writer.do(ctx, &request{stmts: stmts})
 }
 
-// request is one caller's write: a list of statements, or a function.
+// request is one caller's write: a list of statements, or a function, or, own,
+// one of this package's, which the leader runs and may have to run again.
 type request struct {
 	stmts []Stmt
 	fn    func(*Tx) error
+	own   func(*conn) error
 
 	err     error        // written by the leader before it answers
 	done    chan error   // the answer; one slot
@@ -234,7 +236,9 @@ func (w *writer) lead(own *request) {
 		}
 		w.batch(&batch)
 		w.note()
+		w.db.commits.committed()
 		w.db.maintain.wrote() // also when the queue never runs empty
+		w.db.pruner.wrote()
 		answered := false
 		for _, r := range batch {
 			answered = answered || r == own
@@ -289,6 +293,7 @@ func (w *writer) resume(batch []*request) {
 	w.again(batch, culprit.err)
 	finished = true
 	w.note()
+	w.db.commits.committed()
 	for _, r := range batch {
 		r.done <- r.err
 	}
@@ -413,6 +418,7 @@ func (w *writer) rollback() {
 // was lost with the shared transaction. Also those that had failed: the
 // reason may have been work that is gone now.
 func (w *writer) again(batch []*request, cause error) {
+	w.c.tx.resync = true // what was put in order is lost, too
 	for _, r := range batch {
 		switch {
 		case r.settled:
@@ -444,7 +450,7 @@ func (w *writer) run(r *request, shared bool) {
 	case shared:
 		r.err = w.settle(w.savepoint(r))
 	default:
-		r.err = w.settle(w.statements(r))
+		r.err = w.settle(w.execute(r))
 	}
 	r.settled = r.settled || errors.Is(r.err, ErrTimeout) // not to take as long again
 	switch gone := w.c.raw.AutoCommit(); {
@@ -461,7 +467,7 @@ func (w *writer) savepoint(r *request) error {
 	if err := w.c.query(bg, "SAVEPOINT "+writeSavepoint, nil, nil); err != nil {
 		return err
 	}
-	err := w.statements(r)
+	err := w.execute(r)
 	if w.c.raw.AutoCommit() {
 		return err
 	}
@@ -474,6 +480,17 @@ func (w *writer) savepoint(r *request) error {
 		return errors.Join(err, rerr)
 	}
 	return err
+}
+
+// execute runs a request that is not a function.
+func (w *writer) execute(r *request) error {
+	if r.own != nil {
+		return r.own(w.c)
+	}
+	if err := w.statements(r); err != nil {
+		return err
+	}
+	return w.c.tx.settle()
 }
 
 func (w *writer) statements(r *request) (err error) {
