@@ -16,6 +16,7 @@ const (
 // An event is what one change is to an audience.
 type event struct {
 	seq   int64
+	id    string    // the position behind it
 	texts [2][]byte // one, or two when a row has changed its key
 	end   error     // the stream ends behind it
 }

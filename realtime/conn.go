@@ -29,13 +29,14 @@ type conn struct {
 	channel  string
 	identity Identity
 	idLast   bool
-	resume   *sqlite.Position // where to go on; nil: from now on
+	resume   string // where to go on; "": from now on
 
 	wake chan struct{}                           // one slot: there are events
 	bye  chan error                              // one slot: why to end
 	cut  atomic.Pointer[context.CancelCauseFunc] // ends the stream without a word
 
-	epoch  string    // of the feed, for as long as it has members
+	epoch  string // of the feed, for as long as it has members
+	sealer *sqlite.Sealer
 	cursor int64     // behind it there is news
 	seq    int64     // of the last event on the wire
 	sent   time.Time // when something was sent last
@@ -102,7 +103,7 @@ func (c *conn) pump(ctx context.Context, send sendFunc) error {
 		return err
 	}
 	if gap {
-		if err := c.send(send, []event{gapEvent(c.cursor)}); err != nil {
+		if err := c.send(send, []event{gapEvent(c.cursor, c.sealer)}); err != nil {
 			return err
 		}
 	}
@@ -150,18 +151,19 @@ func (c *conn) pump(ctx context.Context, send sendFunc) error {
 
 // begin sets the cursor to where the client wants to go on, if it can.
 func (c *conn) begin() (gap bool) {
-	switch r := c.resume; {
-	case r == nil:
-	case r.Epoch != c.epoch || r.Seq < 0 || r.Seq > c.cursor:
-		return true
-	default:
-		c.cursor = r.Seq
+	if c.resume == "" {
+		return false
 	}
+	seq, ok := c.sealer.Open(c.resume)
+	if !ok || seq > c.cursor {
+		return true
+	}
+	c.cursor = seq
 	return false
 }
 
 func (c *conn) position() string {
-	return sqlite.Position{Epoch: c.epoch, Seq: c.cursor}.String()
+	return c.sealer.Seal(c.cursor)
 }
 
 // goodbye ends the stream with the advice when to come back, spread out, as
@@ -236,7 +238,7 @@ func (c *conn) sendOn(send sendFunc, events []event, t *tray) error {
 			f := frame{data: t.text[start:end:end]}
 			start = end
 			if j == 1 || e.texts[1] == nil { // the id stands for both
-				f.id = sqlite.Position{Epoch: c.epoch, Seq: e.seq}.String()
+				f.id = e.id
 			}
 			if c.channel != "" && isGap(e) {
 				f.event, f.data = "gap", channelGap
@@ -302,9 +304,9 @@ func (f *feed) past(ctx context.Context, c *conn, upTo int64) (events []event, e
 			if page.End.Epoch != at.Epoch || page.End.Seq < at.Seq {
 				return errHistory
 			}
-			recent, end = entries(page.Changes), page.End.Seq
+			recent, end = entries(page.Changes, c.sealer), page.End.Seq
 			if page.Gap {
-				events = append(events, gapEvent(behindGap(page)))
+				events = append(events, gapEvent(behindGap(page), c.sealer))
 			} else if len(recent) == 0 {
 				end = upTo
 			}
@@ -360,7 +362,7 @@ func (c *conn) see(q *sqlite.Scratch, changes []*entry, events *[]event) error {
 	if c.channel != "" {
 		for _, e := range changes {
 			if e.Op == sqlite.LogEvent && e.Channel == c.channel {
-				*events = append(*events, event{seq: e.Seq, texts: [2][]byte{e.Event}})
+				*events = append(*events, event{seq: e.Seq, id: e.id, texts: [2][]byte{e.Event}})
 			}
 		}
 		return nil
@@ -385,7 +387,7 @@ func (c *conn) see(q *sqlite.Scratch, changes []*entry, events *[]event) error {
 	}
 	for _, e := range mine {
 		if isBreak(e) {
-			*events = append(*events, gapEvent(e.Seq))
+			*events = append(*events, breakEvent(e))
 			continue
 		}
 		ev, ok := event{}, false

@@ -29,7 +29,7 @@ func (d *dispatcher) close() {
 
 // step waits for changes and spreads a page of them.
 func (d *dispatcher) step(ctx context.Context) error {
-	at := d.f.position()
+	at, sealer := d.f.position()
 	if err := d.f.log.Wait(ctx, at); err != nil {
 		return err
 	}
@@ -54,9 +54,9 @@ func (d *dispatcher) step(ctx context.Context) error {
 		if page.End.Epoch != at.Epoch || page.End.Seq < at.Seq {
 			return errHistory
 		}
-		out.entries = entries(page.Changes)
+		out.entries = entries(page.Changes, sealer)
 		if page.Gap {
-			gap := gapEvent(behindGap(page))
+			gap := gapEvent(behindGap(page), sealer)
 			out.gap = &gap
 		}
 		return d.judge(&out, page.End.Seq)
@@ -111,10 +111,10 @@ func (d *dispatcher) pace(ctx context.Context) error {
 }
 
 // position is where the feed is.
-func (f *feed) position() sqlite.Position {
+func (f *feed) position() (sqlite.Position, *sqlite.Sealer) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return sqlite.Position{Epoch: f.epoch, Seq: f.published.Load()}
+	return sqlite.Position{Epoch: f.epoch, Seq: f.published.Load()}, f.sealer
 }
 
 // pageLimit returns how many changes are judged at a time. The first of them
@@ -245,7 +245,7 @@ func (d *dispatcher) crowds(out *outbox, byTable map[string][]*entry, end int64)
 	for _, e := range out.entries {
 		if e.Op == sqlite.LogEvent {
 			if a := f.channels[e.Channel]; a != nil {
-				out.add(a, event{seq: e.Seq, texts: [2][]byte{e.Event}})
+				out.add(a, event{seq: e.Seq, id: e.id, texts: [2][]byte{e.Event}})
 			}
 		}
 	}
@@ -316,10 +316,10 @@ func split(of []*entry) tableChanges {
 	return t
 }
 
-func entries(changes []*sqlite.Change) []*entry {
+func entries(changes []*sqlite.Change, sealer *sqlite.Sealer) []*entry {
 	all := make([]*entry, len(changes))
 	for i, c := range changes {
-		all[i] = &entry{Change: c}
+		all[i] = &entry{Change: c, id: sealer.Seal(c.Seq)}
 	}
 	return all
 }
@@ -347,7 +347,7 @@ func (d *dispatcher) judgeCrowd(out *outbox, c *crowd, t tableChanges) error {
 	}
 	for _, a := range c.concerned() {
 		for _, e := range t.breaks {
-			out.add(a, gapEvent(e.Seq))
+			out.add(a, breakEvent(e))
 		}
 		slices.SortStableFunc(out.events[a], func(x, y event) int { return cmp.Compare(x.seq, y.seq) })
 	}
@@ -420,7 +420,7 @@ func judge(q *sqlite.Scratch, v View, changes []*sqlite.Change, users []any, tel
 // eventOf returns what a change is to somebody who watches all records and
 // sees these images of it.
 func (s *Service) eventOf(v View, e *entry, seen images) (event, bool) {
-	ev := event{seq: e.Seq}
+	ev := event{seq: e.Seq, id: e.id}
 	moved := e.Op == sqlite.RowUpdate && len(recordKeys(v, e.Change)) > 1
 	switch {
 	case e.Op == sqlite.RowInsert && seen&sawNew != 0:
@@ -445,7 +445,7 @@ func (s *Service) recordEvent(v View, e *entry, k string, seen images) (event, b
 	if e.Op != sqlite.RowUpdate {
 		return s.eventOf(v, e, seen)
 	}
-	ev := event{seq: e.Seq}
+	ev := event{seq: e.Seq, id: e.id}
 	was, is := keyText(v.RowKey(e.Change, true)) == k, keyText(v.RowKey(e.Change, false)) == k
 	switch {
 	case was && is && seen&sawNew != 0:
@@ -481,7 +481,11 @@ var (
 
 var errDenied = errors.New("realtime: access to the record was lost")
 
-func gapEvent(seq int64) event { return event{seq: seq, texts: [2][]byte{gapText}} }
+func gapEvent(seq int64, sealer *sqlite.Sealer) event {
+	return event{seq: seq, id: sealer.Seal(seq), texts: [2][]byte{gapText}}
+}
+
+func breakEvent(e *entry) event { return event{seq: e.Seq, id: e.id, texts: [2][]byte{gapText}} }
 
 // keyText returns a text that differs for different keys, "" for nil.
 func keyText(v any) string {

@@ -38,7 +38,8 @@ type feed struct {
 	mu       sync.Mutex // guards what follows
 	state    feedState
 	epoch    string
-	reading  int64 // end of the page that is being spread, or published
+	sealer   *sqlite.Sealer // of epoch
+	reading  int64          // end of the page that is being spread, or published
 	tables   map[string]map[string]*group
 	channels map[string]*audience
 	members  int // connections
@@ -78,20 +79,24 @@ func (f *feed) join(ctx context.Context, c *conn) error {
 	if err != nil {
 		return err
 	}
+	sealer, err := f.log.Sealer(ctx, head.Epoch)
+	if err != nil {
+		return err
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
 	case f.state == closed:
 		return ErrClosed
 	case f.state == idle:
-		f.state, f.epoch, f.reading = working, head.Epoch, head.Seq
+		f.state, f.epoch, f.sealer, f.reading = working, head.Epoch, sealer, head.Seq
 		f.published.Store(head.Seq)
 		f.ring.reset(head.Seq)
 		f.begin <- struct{}{} // empty: the dispatcher has taken the last one
 	case f.state == failed, f.epoch != head.Epoch:
 		return errHistory
 	}
-	c.feed, c.epoch, c.cursor = f, head.Epoch, head.Seq
+	c.feed, c.epoch, c.sealer, c.cursor = f, head.Epoch, sealer, head.Seq
 	f.members++
 	if c.channel != "" {
 		a := f.channels[c.channel]
@@ -257,6 +262,7 @@ func (f *feed) groups() []*group {
 // entry is a change with what it looks like to subscribers.
 type entry struct {
 	*sqlite.Change
+	id string // the position behind it, as clients get it
 
 	mu     sync.Mutex
 	bodies []body // guarded by mu

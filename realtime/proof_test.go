@@ -44,10 +44,21 @@ func TestNothingIsMissed(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	var wg sync.WaitGroup
+	sealer, err := site.log.Sealer(t.Context(), site.head(t).Epoch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := func(id string) int64 {
+		seq, ok := sealer.Open(id)
+		if !ok {
+			t.Errorf("id %q", id)
+		}
+		return seq
+	}
 	var away gate
 	followers := make([]*follower, clients)
 	for i := range followers {
-		followers[i] = &follower{cuts: &cutter{rand: rand.New(rand.NewPCG(uint64(i), 7))}}
+		followers[i] = &follower{open: open, cuts: &cutter{rand: rand.New(rand.NewPCG(uint64(i), 7))}}
 		if i%4 == 0 {
 			followers[i].cuts.away = &away
 		}
@@ -58,7 +69,7 @@ func TestNothingIsMissed(t *testing.T) {
 		}()
 	}
 	waitUntil(t, func() bool {
-		return !slices.ContainsFunc(followers, func(f *follower) bool { return f.position() == "" })
+		return !slices.ContainsFunc(followers, func(f *follower) bool { return f.position() == 0 })
 	})
 	start := site.head(t)
 
@@ -85,7 +96,7 @@ func TestNothingIsMissed(t *testing.T) {
 	ledger := site.collect(t)
 	end := site.head(t)
 	waitUntil(t, func() bool {
-		return !slices.ContainsFunc(followers, func(f *follower) bool { return f.position() != end.String() })
+		return !slices.ContainsFunc(followers, func(f *follower) bool { return f.position() != end.Seq })
 	})
 	cancel()
 	wg.Wait()
@@ -113,9 +124,10 @@ func TestNothingIsMissed(t *testing.T) {
 // A follower is a client that keeps all it is told.
 type follower struct {
 	cuts *cutter
+	open func(id string) (seq int64)
 
 	mu   sync.Mutex // guards what follows
-	at   string
+	seq  int64      // behind what was dealt with
 	got  []received
 	gaps [][2]int64 // behind, up to
 	errs []error
@@ -126,10 +138,10 @@ type received struct {
 	data string
 }
 
-func (f *follower) position() string {
+func (f *follower) position() int64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.at
+	return f.seq
 }
 
 func (f *follower) follow(ctx context.Context, url string) {
@@ -141,23 +153,19 @@ func (f *follower) follow(ctx context.Context, url string) {
 		Position: func(id string) {
 			f.mu.Lock()
 			defer f.mu.Unlock()
-			f.at = id
+			f.seq = f.open(id)
 		},
 		Logger: quiet(),
 	}, func(e realtime.Event) error {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		pos, err := sqlite.ParsePosition(e.ID)
-		if err != nil {
-			return fmt.Errorf("id %q: %w", e.ID, err)
-		}
-		before, _ := sqlite.ParsePosition(f.at)
-		f.at = e.ID
+		before, seq := f.seq, f.open(e.ID)
+		f.seq = seq
 		if e.Op == realtime.OpGap {
-			f.gaps = append(f.gaps, [2]int64{before.Seq, pos.Seq})
+			f.gaps = append(f.gaps, [2]int64{before, seq})
 			return nil
 		}
-		f.got = append(f.got, received{pos.Seq, string(e.Op) + " " + string(e.Data)})
+		f.got = append(f.got, received{seq, string(e.Op) + " " + string(e.Data)})
 		return nil
 	})
 	if !errors.Is(err, context.Canceled) {

@@ -139,13 +139,7 @@ func (s *Service) stream(w http.ResponseWriter, r *http.Request, open func(r *ht
 	if err != nil {
 		return err
 	}
-	if resume := resumeText(r.Header, query); resume != "" {
-		at, err := sqlite.ParsePosition(resume)
-		if err != nil {
-			at.Seq = -1 // of no history
-		}
-		c.resume = &at
-	}
+	c.resume = resumeText(r.Header, query)
 	if err := s.enter(c); err != nil {
 		return err
 	}

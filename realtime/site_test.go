@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -142,12 +143,12 @@ func (s *site) do(t testing.TB, method, path string, headers ...string) *http.Re
 	t.Helper()
 	// Nothing here takes a minute, unless it hangs.
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	req, err := http.NewRequestWithContext(ctx, method, s.url+path, nil)
+	req, err := http.NewRequestWithContext(context.WithValue(ctx, siteKey{}, s), method, s.url+s.sealQuery(path), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i := 0; i < len(headers); i += 2 {
-		req.Header.Set(headers[i], headers[i+1])
+		req.Header.Set(headers[i], s.seal(headers[i+1]))
 	}
 	resp, err := s.srv.Client().Do(req)
 	if err != nil {
@@ -158,6 +159,52 @@ func (s *site) do(t testing.TB, method, path string, headers ...string) *http.Re
 		_ = resp.Body.Close()
 	})
 	return resp
+}
+
+type siteKey struct{}
+
+// seal returns a position as clients get it, and any other text as it is.
+// These tests have positions in plain, to compare them.
+func (s *site) seal(text string) string {
+	at, err := sqlite.ParsePosition(text)
+	if err != nil {
+		return text
+	}
+	sealer, err := s.log.Sealer(context.Background(), at.Epoch)
+	if err != nil {
+		return text
+	}
+	return sealer.Seal(at.Seq)
+}
+
+func (s *site) sealQuery(path string) string {
+	path, query, ok := strings.Cut(path, "?")
+	if !ok {
+		return path
+	}
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		return path + "?" + query
+	}
+	for _, name := range []string{"since", "last_event_id"} {
+		if text := values.Get(name); text != "" {
+			values.Set(name, s.seal(text))
+		}
+	}
+	return path + "?" + values.Encode()
+}
+
+// unseal undoes seal.
+func (s *site) unseal(text string) string {
+	epoch, _, _ := strings.Cut(text, ".")
+	sealer, err := s.log.Sealer(context.Background(), epoch)
+	if err != nil {
+		return text
+	}
+	if seq, ok := sealer.Open(text); ok {
+		return sqlite.Position{Epoch: epoch, Seq: seq}.String()
+	}
+	return text
 }
 
 // refused makes a request that gets no stream, and returns what it gets.
@@ -213,6 +260,9 @@ func (st *stream) read() (b block, err error) {
 		name, value, _ := strings.Cut(line, ": ")
 		switch name {
 		case "id":
+			if s, ok := st.resp.Request.Context().Value(siteKey{}).(*site); ok {
+				value = s.unseal(value)
+			}
 			b.id, st.id = value, value
 		case "event":
 			b.event = value

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -37,15 +38,22 @@ func TestStreamBytes(t *testing.T) {
 			}
 			resp := s.do(t, http.MethodGet, "/api/records/v1/notes/subscribe/%2A", "Accept", c.accept)
 			want := c.want
+			sealed := len(s.seal(head.String()))
 			for n := range int64(6) {
-				at := sqlite.Position{Epoch: head.Epoch, Seq: head.Seq + n}
-				want = strings.ReplaceAll(want, fmt.Sprintf("E.%d\n", n), at.String()+"\n")
+				at := fmt.Sprintf("%-*s\n", sealed, sqlite.Position{Epoch: head.Epoch, Seq: head.Seq + n})
+				want = strings.ReplaceAll(want, fmt.Sprintf("E.%d\n", n), at)
+			}
+			ids := regexp.MustCompile(`id: (\S+)\n`)
+			plain := func(text []byte) string {
+				return ids.ReplaceAllStringFunc(string(text), func(line string) string {
+					return fmt.Sprintf("id: %-*s\n", sealed, s.unseal(line[len("id: "):len(line)-1]))
+				})
 			}
 
 			// What a stream begins with comes before there is any event.
 			begin := want[:strings.Index(want, "ping")+6]
 			got := make([]byte, len(begin))
-			if _, err := io.ReadFull(resp.Body, got); err != nil || string(got) != begin {
+			if _, err := io.ReadFull(resp.Body, got); err != nil || plain(got) != begin {
 				t.Fatalf("begins with %q, %v; want %q", got, err, begin)
 			}
 
@@ -55,7 +63,7 @@ func TestStreamBytes(t *testing.T) {
 			s.exec(t, "INSERT INTO other VALUES (1, 1)")
 			s.exec(t, "DELETE FROM note")
 			rest := make([]byte, len(want)-len(begin))
-			if _, err := io.ReadFull(resp.Body, rest); err != nil || string(rest) != want[len(begin):] {
+			if _, err := io.ReadFull(resp.Body, rest); err != nil || plain(rest) != want[len(begin):] {
 				t.Errorf("got\n%s, %v\nwant\n%s", rest, err, want[len(begin):])
 			}
 			s.svc.Drain()

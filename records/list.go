@@ -352,9 +352,10 @@ func (l *lister) count(query queryFunc) (n int64, err error) {
 
 // position reads the position in the change log.
 func (l *lister) position(query queryFunc) error {
-	return query("SELECT "+l.p.live.head, nil, func(row []driver.Value) error {
-		l.head, _ = row[0].(string)
-		return nil
+	return query("SELECT "+l.p.live.head, nil, func(row []driver.Value) (err error) {
+		head, _ := row[0].(string)
+		l.head, err = l.p.live.cursor(head)
+		return err
 	})
 }
 

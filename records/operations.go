@@ -50,7 +50,10 @@ func (s *Service) read(p *plan, r *request, expand []string, dst []byte) (body [
 	if !found {
 		return nil, "", missing(p.read)
 	}
-	return dst, head, nil
+	if head != "" {
+		head, err = p.live.cursor(head)
+	}
+	return dst, head, err
 }
 
 // missing is the answer when a statement by key found no row that it may act

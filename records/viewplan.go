@@ -1,6 +1,7 @@
 package records
 
 import (
+	"context"
 	"database/sql/driver"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 // judged in a temporary table with the columns of the real one, their
 // affinities and collations: so a rule gives the same for them.
 type live struct {
+	log      *sqlite.ChangeLog
 	head     string // SQL of the position in the change log
 	readHead *statement
 	watch    *statement // finds a record that may be watched
@@ -33,9 +35,9 @@ type live struct {
 	known atomic.Pointer[places]
 }
 
-func newLive(p *plan, head string) *live {
+func newLive(p *plan, log *sqlite.ChangeLog) *live {
 	t := p.table
-	l := &live{head: head, images: `temp.` + quote("_ROW_ "+t.database+"."+t.name), ordinal: quote(t.unused("_REQ_"))}
+	l := &live{log: log, head: log.HeadExpr(), images: `temp.` + quote("_ROW_ "+t.database+"."+t.name), ordinal: quote(t.unused("_REQ_"))}
 	var columns, names, values []string
 	for i, c := range t.columns {
 		columns = append(columns, quote(c.name)+" "+c.affinity(t.strict)+c.collate())
@@ -57,7 +59,7 @@ func newLive(p *plan, head string) *live {
 	b.add("SELECT +", rowColumn(t.key), " FROM ", t.sql(), ` AS "_ROW_"`)
 	b.byKey(t, p.read, nil)
 	l.watch = b.statement()
-	l.readHead = p.readStatement(head)
+	l.readHead = p.readStatement(l.head)
 	for _, o := range p.output {
 		l.encoding += fmt.Sprintf("%s %d,", o.prefix, o.format)
 	}
@@ -73,6 +75,19 @@ func (t *table) unused(name string) string {
 }
 
 // affinity returns a type for a column of an ordinary table that has the
+// cursor returns the position that head has read, as clients get it.
+func (l *live) cursor(head string) (string, error) {
+	at, err := sqlite.ParsePosition(head)
+	if err != nil {
+		return "", err
+	}
+	sealer, err := l.log.Sealer(context.Background(), at.Epoch)
+	if err != nil {
+		return "", err
+	}
+	return sealer.Seal(at.Seq), nil
+}
+
 // affinity of c (https://www.sqlite.org/datatype3.html#determination_of_column_affinity).
 func (c *column) affinity(strict bool) string {
 	switch c.typ {
@@ -105,7 +120,7 @@ func (c *compiler) live(p *plan) error {
 	if err != nil {
 		return err
 	}
-	p.live = newLive(p, log.HeadExpr())
+	p.live = newLive(p, log)
 	if p.read == nil {
 		return nil
 	}

@@ -18,13 +18,13 @@ import (
 //   - _change_mark says when the log had got as far as seq, in milliseconds
 //     since 1970, and how many bytes the entries since the mark before have.
 //   - _change_state has one row: floor is the newest entry that was pruned,
-//     file tells the file from a copy of it.
+//     file tells the file from a copy of it, key is that of Sealer.
 var changeTables = [...]string{
 	"_change(seq INTEGER PRIMARY KEY AUTOINCREMENT, shape INTEGER NOT NULL, op INTEGER NOT NULL, old TEXT, new TEXT) STRICT",
 	"_change_shape(id INTEGER PRIMARY KEY AUTOINCREMENT, tbl TEXT NOT NULL, columns TEXT NOT NULL, ended INTEGER) STRICT",
 	"_change_table(name TEXT PRIMARY KEY COLLATE NOCASE, shape INTEGER NOT NULL) STRICT, WITHOUT ROWID",
 	"_change_mark(seq INTEGER PRIMARY KEY, at INTEGER NOT NULL, bytes INTEGER NOT NULL) STRICT",
-	"_change_state(id INTEGER PRIMARY KEY CHECK (id = 1), epoch TEXT NOT NULL, floor INTEGER NOT NULL, file TEXT NOT NULL) STRICT",
+	"_change_state(id INTEGER PRIMARY KEY CHECK (id = 1), epoch TEXT NOT NULL, key BLOB NOT NULL, floor INTEGER NOT NULL, file TEXT NOT NULL) STRICT",
 }
 
 // internalTable reports whether the changes of a table cannot be tracked
@@ -99,7 +99,7 @@ func (l *ChangeLog) install(c *conn) error {
 
 // renew begins a new epoch.
 func (l *ChangeLog) renew(c *conn) error {
-	return c.query(context.Background(), l.in(`INSERT INTO $._change_state (id, epoch, floor, file) VALUES (1, ?1, 0, ?2)
-		ON CONFLICT (id) DO UPDATE SET epoch = ?1, file = ?2`),
+	return c.query(context.Background(), l.in(`INSERT INTO $._change_state (id, epoch, key, floor, file) VALUES (1, ?1, randomblob(16), 0, ?2)
+		ON CONFLICT (id) DO UPDATE SET epoch = ?1, key = randomblob(16), file = ?2`),
 		[]driver.Value{strings.ToLower(rand.Text()[:12]), fileIdentity(l.path)}, nil)
 }

@@ -112,6 +112,7 @@ type ChangeLog struct {
 	checked atomic.Int64 // schema version at which all was as it must be
 	tried   atomic.Int64 // when putting it in order last failed, Unix nanoseconds
 	shapes  shapes
+	sealer  atomic.Pointer[Sealer]
 }
 
 // ChangeLog returns the log of the main database file, "main", or of an
