@@ -3,7 +3,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 # Packages whose shorter tests run under the race detector in `make test`; `make race` runs all.
-RACE_PACKAGES ?= . ./sqlite/... ./records/... ./auth/...
+RACE_PACKAGES ?= . ./sqlite/... ./records/... ./auth/... ./realtime/...
 FUZZTIME ?= 30s
 ROUNDS ?= 30
 ARGS ?=
@@ -15,7 +15,7 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: test
-test: fmt tidy vet lint fuzz-short unit ## all checks: format, go.mod, vet, lint, a little fuzzing, tests
+test: fmt tidy vet lint fuzz-short try-proxies unit ## all checks: format, go.mod, vet, lint, a little fuzzing, tests
 
 .PHONY: fmt
 fmt: ## list files that gofmt would change
@@ -44,6 +44,11 @@ proxies: .bin/proxies/nginx ## nginx and Caddy for the tests behind them (Debian
 
 .bin/proxies/nginx: tools/proxies.sh
 	tools/proxies.sh .bin/proxies
+
+# Without them, the tests behind proxies say that they skip.
+.PHONY: try-proxies
+try-proxies:
+	-@if command -v apt-get dpkg-deb >/dev/null; then $(MAKE) --no-print-directory proxies; fi
 
 # Some tests build the programs that they start, which cached results know nothing of: count=1.
 .PHONY: unit
