@@ -90,8 +90,8 @@ type Event struct {
 type Op string
 
 const (
-	OpInsert  Op = "Insert"  // a record is new or has come into view
-	OpUpdate  Op = "Update"  // a record has changed
+	OpInsert  Op = "Insert"  // a record is new, or has a new key
+	OpUpdate  Op = "Update"  // a record has changed, or has come into view
 	OpDelete  Op = "Delete"  // a record has gone or is out of view
 	OpMessage Op = "Message" // an event of a channel
 	OpGap     Op = "Gap"     // events are missing here: what is known of the records is to be read again

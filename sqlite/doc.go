@@ -25,6 +25,34 @@
 // [DB.Query] and [DB.Read] are the direct path that the record layer uses:
 // prepared once per connection, no reflection.
 //
+// # Changes
+//
+// A [ChangeLog] records how the rows of tracked tables change, by triggers in
+// the file itself: what other processes write is there, too, in the order of
+// the commits, and what was rolled back is not. A position in the log can be
+// kept and read on from later, across restarts; where history is missing, the
+// log says so.
+//
+//	log, err := db.ChangeLog("main")
+//	err = log.Track(ctx, "note")
+//	at, err := log.Head(ctx)
+//	for {
+//		err = log.Wait(ctx, at)
+//		err = db.Read(ctx, func(r *sqlite.Reader) (err error) {
+//			page, err = log.Page(r, at, math.MaxInt64, 100)
+//			return err
+//		})
+//		at = page.End
+//	}
+//
+// Rows that were deleted stay in the log, and so in the file, until they are
+// pruned; see [ChangeLogOptions].
+//
+// The handle keeps triggers in step with the schema: after every change of it
+// through the handle, in the same transaction, and soon after one by others
+// while somebody waits. SQLite refuses to drop a column of a tracked table:
+// do that in a migration or in [ChangeLog.WithoutChangeFeed].
+//
 // # One SQLite per process
 //
 // A process must not open one file with two different SQLite libraries, for

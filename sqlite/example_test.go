@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log"
+	"math"
 	"os"
 	"path/filepath"
 	"testing/fstest"
@@ -154,4 +155,61 @@ func ExampleDB_Migrate() {
 	// <nil>
 	// <nil>
 	// 2 migrations
+}
+
+func ExampleChangeLog() {
+	db, remove := openNotes()
+	defer remove()
+	ctx := context.Background()
+
+	changes, err := db.ChangeLog("main")
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := changes.Track(ctx, "note"); err != nil {
+		log.Fatal(err)
+	}
+	at, err := changes.Head(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	// Whoever writes: a program without this package would be noticed, too.
+	for _, statement := range []string{
+		`INSERT INTO note (body) VALUES ('milk')`,
+		`UPDATE note SET body = 'oat milk'`,
+		`DELETE FROM note`,
+	} {
+		if err := db.Write(ctx, sqlite.Stmt{SQL: statement}); err != nil {
+			log.Fatal(err)
+		}
+	}
+
+	// Usually in a loop: Wait until there is more behind at, and go on there.
+	var page sqlite.ChangePage
+	err = db.Read(ctx, func(r *sqlite.Reader) (err error) {
+		page, err = changes.Page(r, at, math.MaxInt64, 100)
+		return err
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, c := range page.Changes {
+		switch c.Op {
+		case sqlite.RowInsert:
+			fmt.Println(c.Table, c.Columns, "insert", c.New)
+		case sqlite.RowUpdate:
+			fmt.Println(c.Table, c.Columns, "update", c.Old, c.New)
+		case sqlite.RowDelete:
+			fmt.Println(c.Table, c.Columns, "delete", c.Old)
+		case sqlite.LogBreak: // changes of c.Table are missing
+		case sqlite.LogEvent: // of Publish
+		}
+	}
+	fmt.Println(page.Gap, page.End.Seq-at.Seq)
+	// Output:
+	// note [id body] insert [1 milk]
+	// note [id body] update [1 milk] [1 oat milk]
+	// note [id body] delete [1 oat milk]
+	// false 3
 }
