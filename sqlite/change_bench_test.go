@@ -3,7 +3,9 @@ package sqlite_test
 import (
 	"database/sql/driver"
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,38 +23,59 @@ func message(id int64) sqlite.Stmt {
 }
 
 // BenchmarkChangeCapture creates rows in turn in a database that tracks them
-// and in one that does not.
+// and in one that does not: rows in one transaction, and transactions of one
+// row by so many writers at once.
 func BenchmarkChangeCapture(b *testing.B) {
 	for _, synchronous := range []sqlite.Synchronous{sqlite.Full, sqlite.Normal} {
-		for _, batch := range []int{1, 100} {
-			b.Run(fmt.Sprintf("synchronous=%d/batch=%d", synchronous, batch), func(b *testing.B) {
-				var dbs [2]*sqlite.DB
-				for i := range dbs {
-					dbs[i] = sqlitetest.Open(b, messageSchema, sqlite.Options{Synchronous: synchronous})
-				}
-				mainLog(b, dbs[1], "message")
-				var took [2]time.Duration
-				stmts := make([]sqlite.Stmt, batch)
-				id := int64(0)
-				b.ResetTimer()
-				for n := 0; n < b.N; n += batch {
-					for i := range stmts {
-						id++
-						stmts[i] = message(id)
-					}
-					for k := range dbs {
-						which := (k + n/batch) % 2 // neither is always the second
-						start := time.Now()
-						check(b, dbs[which].Write(bg, stmts...))
-						took[which] += time.Since(start)
-					}
-				}
-				b.StopTimer()
-				b.ReportMetric(took[1].Seconds()/took[0].Seconds(), "ratio")
-				b.ReportMetric(float64((took[1]-took[0]).Microseconds())/float64(id), "µs/row")
+		for _, rows := range []int{1, 100} {
+			b.Run(fmt.Sprintf("synchronous=%d/rows=%d", synchronous, rows), func(b *testing.B) {
+				capture(b, synchronous, rows, func(db *sqlite.DB, stmts []sqlite.Stmt) { check(b, db.Write(bg, stmts...)) })
 			})
 		}
+		b.Run(fmt.Sprintf("synchronous=%d/writers=64", synchronous), func(b *testing.B) {
+			capture(b, synchronous, 640, func(db *sqlite.DB, stmts []sqlite.Stmt) {
+				var wg sync.WaitGroup
+				for own := range slices.Chunk(stmts, 10) {
+					wg.Go(func() {
+						for _, s := range own {
+							if err := db.Write(bg, s); err != nil {
+								b.Error(err)
+							}
+						}
+					})
+				}
+				wg.Wait()
+			})
+		})
 	}
+}
+
+// capture has write create b.N rows or more, so many in a call.
+func capture(b *testing.B, synchronous sqlite.Synchronous, rows int, write func(*sqlite.DB, []sqlite.Stmt)) {
+	var dbs [2]*sqlite.DB
+	for i := range dbs {
+		dbs[i] = sqlitetest.Open(b, messageSchema, sqlite.Options{Synchronous: synchronous})
+	}
+	mainLog(b, dbs[1], "message")
+	var took [2]time.Duration
+	stmts := make([]sqlite.Stmt, rows)
+	id := int64(0)
+	b.ResetTimer()
+	for round := 0; round*rows < b.N; round++ {
+		for i := range stmts {
+			id++
+			stmts[i] = message(id)
+		}
+		for k := range dbs {
+			which := (k + round) % 2 // neither is always the second
+			start := time.Now()
+			write(dbs[which], stmts)
+			took[which] += time.Since(start)
+		}
+	}
+	b.StopTimer()
+	b.ReportMetric(took[1].Seconds()/took[0].Seconds(), "ratio")
+	b.ReportMetric(float64((took[1]-took[0]).Microseconds())/float64(id), "µs/row")
 }
 
 func BenchmarkChangePage(b *testing.B) {
@@ -72,4 +95,29 @@ func BenchmarkChangePage(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*rows), "µs/row")
+}
+
+// BenchmarkChangeWait is the time from a commit's acknowledgement until
+// somebody who waits has read the change.
+func BenchmarkChangeWait(b *testing.B) {
+	db := sqlitetest.Open(b, messageSchema, sqlite.Options{Synchronous: sqlite.Normal})
+	l := mainLog(b, db, "message")
+	at := head(b, l)
+	read := make(chan time.Time)
+	go func() {
+		for range b.N {
+			if err := l.Wait(bg, at); err != nil {
+				b.Error(err)
+			}
+			at = page(b, db, l, at, 1<<40, 10).End
+			read <- time.Now()
+		}
+	}()
+	var took time.Duration
+	for id := range int64(b.N) {
+		check(b, db.Write(bg, message(id)))
+		start := time.Now()
+		took += (<-read).Sub(start)
+	}
+	b.ReportMetric(float64(took.Microseconds())/float64(b.N), "µs")
 }

@@ -204,3 +204,20 @@ func TestChangesOfWideTables(t *testing.T) {
 		}
 	}
 }
+
+// What is documented not to be recorded as it is. If one of these fails, SQLite
+// has become better and the documentation can be shorter.
+func TestChangeLimits(t *testing.T) {
+	t.Parallel()
+	db := sqlitetest.Open(t, itemSchema+`; CREATE TABLE self (id INTEGER PRIMARY KEY, up INTEGER REFERENCES self ON UPDATE CASCADE) STRICT`)
+	f := follow(t, db, mainLog(t, db, "item", "self"))
+	execute(t, db, "INSERT INTO self VALUES (1, 1)", "UPDATE self SET id = 2")
+	f.want("self: insert [1 1]", "self: update [2 1] [2 2]", "self: update [1 1] [2 1]")
+
+	own := sql.OpenDB(db.Connector())
+	own.SetMaxOpenConns(1)
+	outsideExec(t, own, "CREATE TEMP TRIGGER mine AFTER UPDATE OF note ON main.item BEGIN UPDATE item SET id = 9 WHERE id = NEW.id; END",
+		"INSERT INTO item VALUES (1, 'a')", "UPDATE item SET note = 'b'")
+	check(t, own.Close())
+	f.want("item: insert [1 a]", "item: update [1 b] [9 b]", "item: update [1 a] [1 b]")
+}

@@ -25,25 +25,23 @@ var schemaChanges = []struct {
 }{
 	{"ADD COLUMN", "ALTER TABLE item ADD COLUMN x TEXT DEFAULT 'd'", false, "INSERT INTO item (id) VALUES (2)",
 		[]string{"item: break", "item: insert [2 <nil> d]"}},
-	{"RENAME COLUMN", "ALTER TABLE item RENAME COLUMN note TO text", false, "UPDATE item SET text = 'b'",
+	{"RENAME COLUMN", "ALTER TABLE item RENAME COLUMN note TO text", false, "UPDATE item SET text = 'b' WHERE id = 1",
 		[]string{"item: break", "item: update [1 a] [1 b]"}},
-	{"DROP COLUMN", "ALTER TABLE item DROP COLUMN note", true, "INSERT INTO item VALUES (2)",
+	{"DROP COLUMN", "ALTER TABLE item DROP COLUMN note", true, "INSERT INTO item (id) VALUES (2)",
 		[]string{"item: break", "item: insert [2]"}},
 	{"RENAME TO", "ALTER TABLE item RENAME TO thing", false, "INSERT INTO thing VALUES (2, 'b')", nil},
-	{"RENAME TO, other case", "ALTER TABLE item RENAME TO ITEM", false, "INSERT INTO item VALUES (2, 'b')",
+	{"RENAME TO, other case", "ALTER TABLE item RENAME TO x; ALTER TABLE x RENAME TO ITEM", false, "INSERT INTO item VALUES (2, 'b')",
 		[]string{"ITEM: break", "ITEM: insert [2 b]"}},
-	{"RENAME TO and back", "ALTER TABLE item RENAME TO thing; INSERT INTO thing VALUES (2, 'b'); ALTER TABLE thing RENAME TO item", false,
-		"DELETE FROM item WHERE id = 2", []string{"item: break", "item: delete [2 b]"}},
-	{"rebuild", rebuild, false, "DELETE FROM item", []string{"item: break", "item: delete [1 a m]"}},
+	{"rebuild", rebuild, false, "DELETE FROM item WHERE id = 1", []string{"item: break", "item: delete [1 a m]"}},
 	{"DROP and CREATE", "DROP TABLE item; CREATE TABLE item (id INTEGER PRIMARY KEY, note TEXT) STRICT", false, "INSERT INTO item VALUES (7, 'g')",
 		[]string{"item: break", "item: insert [7 g]"}},
 	{"DROP", "DROP TABLE item", false, "SELECT 1", nil},
 	{"another table", "CREATE TABLE other (x); CREATE INDEX i ON other (x); DROP TABLE other; CREATE INDEX j ON item (note); DROP INDEX j", false,
-		"DELETE FROM item", []string{"item: delete [1 a]"}},
+		"DELETE FROM item WHERE id = 1", []string{"item: delete [1 a]"}},
 	{"younger trigger", "CREATE TRIGGER late AFTER UPDATE OF note ON item BEGIN UPDATE item SET id = 9 WHERE id = NEW.id; END", false,
-		"UPDATE item SET note = 'b'", []string{"item: break", "item: update [1 a] [1 b]", "item: update [1 b] [9 b]"}},
-	{"trigger dropped", `DROP TRIGGER "_change_item_d"`, false, "DELETE FROM item", []string{"item: break", "item: delete [1 a]"}},
-	{"views", "CREATE VIEW v AS SELECT * FROM item; DROP VIEW v", false, "DELETE FROM item", []string{"item: delete [1 a]"}},
+		"UPDATE item SET note = 'b' WHERE id = 1", []string{"item: break", "item: update [1 a] [1 b]", "item: update [1 b] [9 b]"}},
+	{"trigger dropped", `DROP TRIGGER "_change_item_d"`, false, "DELETE FROM item WHERE id = 1", []string{"item: break", "item: delete [1 a]"}},
+	{"views", "CREATE VIEW v AS SELECT * FROM item; DROP VIEW v", false, "DELETE FROM item WHERE id = 1", []string{"item: delete [1 a]"}},
 }
 
 func statements(script string) []string {
@@ -120,17 +118,31 @@ func TestSchemaChangesByUpdate(t *testing.T) {
 				return
 			}
 			check(t, errors.Join(errs...))
-			f.changes()
-			execute(t, db, "DELETE FROM _change_mark") // any write
-			if strings.Contains(test.then, "DELETE") || strings.Contains(test.then, "SELECT") || strings.Contains(test.then, "thing") {
-				return
+			broken := false
+			for _, c := range f.changes() {
+				broken = broken || c.Op == sqlite.LogBreak
 			}
 			execute(t, db, test.then)
-			if len(f.changes()) == 0 {
-				t.Error("nothing is told of what follows")
+			want := test.want
+			if wanted := len(want) > 0 && strings.HasSuffix(want[0], ": break"); broken != wanted {
+				t.Errorf("break: %t, want %t", broken, wanted)
+			} else if wanted {
+				want = want[1:]
 			}
+			f.want(want...)
 		})
 	}
+}
+
+// Triggers that have been rewritten and are now as before have missed nothing.
+func TestTableRenamedAndBack(t *testing.T) {
+	t.Parallel()
+	f, db := followItem(t)
+	for range 2 {
+		check(t, db.Write(bg, sqlite.Stmt{SQL: "ALTER TABLE item RENAME TO thing"}, sqlite.Stmt{SQL: "UPDATE thing SET note = note || 'b'"},
+			sqlite.Stmt{SQL: "ALTER TABLE thing RENAME TO item"}))
+	}
+	f.want("item: update [1 a] [1 ab]", "item: update [1 ab] [1 abb]")
 }
 
 func TestSchemaChangesByMigration(t *testing.T) {
@@ -138,12 +150,15 @@ func TestSchemaChangesByMigration(t *testing.T) {
 	for _, test := range schemaChanges {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
+			if test.name == "trigger dropped" {
+				t.Skip("it is not there then")
+			}
 			f, db := followItem(t)
 			check(t, db.Migrate(bg, migrations("0001_a.sql", test.script)))
 			execute(t, db, test.then)
 			want := test.want
-			if test.name == "younger trigger" || test.name == "trigger dropped" {
-				return // see TestMigrationTouches
+			if test.name == "younger trigger" {
+				want = want[1:] // no row has changed
 			}
 			f.wantAfterBreak(want)
 		})
@@ -174,10 +189,7 @@ func TestMigrationTouches(t *testing.T) {
 			f := follow(t, db, mainLog(t, db, "item", "part"))
 			execute(t, db, "INSERT INTO item VALUES (10, 'x')")
 			check(t, db.Migrate(bg, migrations("0001_a.sql", test.script, "0002_b.sql", "SELECT 1")))
-			var want []string
-			if !test.item || test.part || true {
-				want = append(want, "item: insert [10 x]")
-			}
+			want := []string{"item: insert [10 x]"}
 			if test.item {
 				want = append(want, "item: break")
 			}
@@ -268,7 +280,7 @@ func TestSchemaChangesByOthers(t *testing.T) {
 	t.Parallel()
 	notice := map[string]func(*follower) *follower{
 		"Wait": func(f *follower) *follower {
-			check(f.tb, f.l.Wait(bg, f.at))
+			within(f.tb, "Wait", func() { check(f.tb, f.l.Wait(bg, f.at)) })
 			return f
 		},
 		"Track": func(f *follower) *follower {
@@ -334,7 +346,7 @@ func TestSchemaChangeRepeated(t *testing.T) {
 	db := sqlitetest.Open(t, modelSchema, sqlite.Options{Logger: quiet})
 	f := follow(t, db, mainLog(t, db, "item"))
 	errs := together(t, db,
-		func() error { return db.Write(bg, sqlite.Stmt{SQL: "ALTER TABLE item ADD COLUMN x"}) },
+		func() error { return db.Write(bg, sqlite.Stmt{SQL: "ALTER TABLE item ADD COLUMN x TEXT"}) },
 		func() error {
 			return db.Write(bg, sqlite.Stmt{SQL: "INSERT INTO item (note) VALUES ('rollback')"})
 		},

@@ -58,7 +58,7 @@ func (l *ChangeLog) installed(c *conn) (ok bool, err error) {
 	}
 	ok = false
 	err = c.query(context.Background(), l.in("SELECT file FROM $._change_state"), nil, func(row []driver.Value) error {
-		ok = row[0] == fileIdentity(l.path)
+		ok = row[0] == l.file
 		return nil
 	})
 	return ok, err
@@ -101,5 +101,5 @@ func (l *ChangeLog) install(c *conn) error {
 func (l *ChangeLog) renew(c *conn) error {
 	return c.query(context.Background(), l.in(`INSERT INTO $._change_state (id, epoch, key, floor, file) VALUES (1, ?1, randomblob(16), 0, ?2)
 		ON CONFLICT (id) DO UPDATE SET epoch = ?1, key = randomblob(16), file = ?2`),
-		[]driver.Value{strings.ToLower(rand.Text()[:12]), fileIdentity(l.path)}, nil)
+		[]driver.Value{strings.ToLower(rand.Text()[:12]), l.file}, nil)
 }

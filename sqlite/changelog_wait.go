@@ -10,7 +10,7 @@ import (
 
 const (
 	pollEvery = 25 * time.Millisecond // for what other processes commit
-	syncAgain = time.Second           // after it has failed
+	syncAgain = time.Second           // triggers are put in order at most so often: it may fail
 )
 
 // commits tells those who wait in [ChangeLog.Wait] of commits. The connection
@@ -144,9 +144,9 @@ func (l *ChangeLog) outOfStep(c *conn) (bool, error) {
 
 // catchUp puts triggers in order.
 func (l *ChangeLog) catchUp(ctx context.Context) {
+	l.tried.Store(time.Now().UnixNano())
 	err := l.db.writer.do(ctx, &request{own: func(c *conn) error { return l.sync(c, nil) }})
 	if err != nil && ctx.Err() == nil {
-		l.tried.Store(time.Now().UnixNano())
 		l.db.log.Warn("keep the change log in step with the schema", "database", l.name, "error", err)
 	}
 }

@@ -98,19 +98,27 @@ type ChangePage struct {
 // change: by triggers, so whoever writes them and in the order of the commits.
 // What is rolled back leaves no trace. It is safe for concurrent use.
 //
-// What it does not see are rows that REPLACE deletes to make room for another
-// one, unless the application sets PRAGMA recursive_triggers, and rows whose
-// own foreign key refers to themselves are recorded as they were before an
-// ON UPDATE action has changed them. UPSERT has neither problem.
+// Some things it does not see, or not as they are:
+//   - Rows that REPLACE deletes to make room for another one. UPSERT deletes
+//     none. (PRAGMA recursive_triggers would show them, and make a trigger that
+//     updates its own table run for ever.)
+//   - A row whose foreign key refers to the row itself, when an action ON
+//     UPDATE changes it: it is recorded as it was before that.
+//   - An update by a temporary trigger of the row that has fired it: SQLite
+//     runs it before those of the log, so the two updates are in the wrong
+//     order.
+//   - The sign of a zero in a column without a type.
+//
+// Names that begin with "_change" belong to the log.
 type ChangeLog struct {
 	db   *DB
 	name string // of the database
-	path string
+	file string // identity, when it was opened
 	sql  logSQL
 
 	there   atomic.Bool  // installed, and tables of this very file
 	checked atomic.Int64 // schema version at which all was as it must be
-	tried   atomic.Int64 // when putting it in order last failed, Unix nanoseconds
+	tried   atomic.Int64 // when Wait has last put it in order, Unix nanoseconds
 	shapes  shapes
 	sealer  atomic.Pointer[Sealer]
 }
@@ -129,7 +137,7 @@ func (db *DB) ChangeLog(database string) (*ChangeLog, error) {
 // newLogs returns the logs of all databases.
 func (db *DB) newLogs() (logs []*ChangeLog) {
 	for i, name := range db.schemaNames() {
-		l := &ChangeLog{db: db, name: name, path: db.files()[i]}
+		l := &ChangeLog{db: db, name: name, file: fileIdentity(db.files()[i])}
 		l.sql = l.statements()
 		l.checked.Store(-1)
 		logs = append(logs, l)

@@ -247,7 +247,8 @@ type txConn struct {
 	// so that it does not matter what settings they leave.
 	migrating bool
 
-	// scratch tells that nothing but temporary tables may be written.
+	// scratch tells that nothing but temporary tables may be written. Some
+	// pragmas write to the file, so there are none.
 	scratch bool
 
 	// hold, if not nil, stands for the caller's context while a statement
@@ -338,7 +339,7 @@ func (t *txConn) authorize(action int, arg1, arg2, database string) int {
 	if t.running == ours {
 		return sqlite3.SQLITE_OK
 	}
-	if t.scratch && database != "temp" && writes(action) {
+	if t.scratch && (action == actionPragma || database != "temp" && writes(action)) {
 		return sqlite3.SQLITE_DENY
 	}
 	switch {

@@ -418,7 +418,6 @@ func (w *writer) rollback() {
 // was lost with the shared transaction. Also those that had failed: the
 // reason may have been work that is gone now.
 func (w *writer) again(batch []*request, cause error) {
-	w.c.tx.resync = true // what was put in order is lost, too
 	for _, r := range batch {
 		switch {
 		case r.settled:
