@@ -119,8 +119,8 @@ func (s *site) tryExec(t testing.TB, statements ...string) (ok bool) {
 // prune leaves the newest keep entries in the log.
 func (s *site) prune(t testing.TB, keep string) {
 	t.Helper()
-	s.exec(t, "UPDATE _change_state SET floor = max(floor, (SELECT seq FROM sqlite_sequence WHERE name = '_change') - "+keep+")",
-		"DELETE FROM _change WHERE seq <= (SELECT floor FROM _change_state)")
+	s.exec(t, "UPDATE _change_state SET floor = max(floor, (SELECT max(seq) FROM _change) - "+keep+")",
+		"DELETE FROM _change WHERE seq <= (SELECT floor FROM _change_state) AND seq < (SELECT max(seq) FROM _change)")
 }
 
 func (s *site) head(t testing.TB) string {
@@ -134,12 +134,12 @@ func (s *site) head(t testing.TB) string {
 
 // get makes a request with the standard framing, with the named headers and
 // their values.
-func (s *site) get(t testing.TB, path string, headers ...string) *http.Response {
+func (s *site) get(t testing.TB, path string, headers ...string) reply {
 	t.Helper()
 	return s.do(t, http.MethodGet, path, append([]string{"Accept", "text/event-stream"}, headers...)...)
 }
 
-func (s *site) do(t testing.TB, method, path string, headers ...string) *http.Response {
+func (s *site) do(t testing.TB, method, path string, headers ...string) reply {
 	t.Helper()
 	// Nothing here takes a minute, unless it hangs.
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -158,8 +158,11 @@ func (s *site) do(t testing.TB, method, path string, headers ...string) *http.Re
 		cancel()
 		_ = resp.Body.Close()
 	})
-	return resp
+	return reply{resp}
 }
+
+// A reply is a response whose body is closed with the test at the latest.
+type reply struct{ *http.Response }
 
 type siteKey struct{}
 
@@ -208,7 +211,7 @@ func (s *site) unseal(text string) string {
 }
 
 // refused makes a request that gets no stream, and returns what it gets.
-func (s *site) refused(t testing.TB, path string, headers ...string) (resp *http.Response, body string) {
+func (s *site) refused(t testing.TB, path string, headers ...string) (resp reply, body string) {
 	t.Helper()
 	resp = s.get(t, path, headers...)
 	if resp.StatusCode == http.StatusOK {
@@ -233,12 +236,12 @@ func (s *site) open(t testing.TB, path string, headers ...string) *stream {
 
 // A stream is read block by block.
 type stream struct {
-	resp *http.Response
+	resp reply
 	r    *bufio.Reader
 	id   string // of the last block with one
 }
 
-func newStream(t testing.TB, resp *http.Response) *stream {
+func newStream(t testing.TB, resp reply) *stream {
 	t.Helper()
 	if resp.StatusCode != http.StatusOK {
 		t.Fatalf("%s: status %s", resp.Request.URL, resp.Status)

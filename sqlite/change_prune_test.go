@@ -238,3 +238,35 @@ func TestPruneWhileReading(t *testing.T) {
 		t.Errorf("%d changes without a gap", seen)
 	}
 }
+
+// Somebody has emptied the log behind its back: numbers begin anew, so it must
+// be another history.
+func TestChangeLogEmptiedByHand(t *testing.T) {
+	t.Parallel()
+	db := sqlitetest.Open(t, "CREATE TABLE t (id INTEGER PRIMARY KEY) STRICT")
+	l := mainLog(t, db, "t")
+	for range 3 {
+		check(t, db.Write(bg, sqlite.Stmt{SQL: "INSERT INTO t DEFAULT VALUES"}))
+	}
+	before, err := l.Head(bg)
+	check(t, err)
+	check(t, db.Write(bg,
+		sqlite.Stmt{SQL: "UPDATE _change_state SET floor = 2"},
+		sqlite.Stmt{SQL: "DELETE FROM _change"}))
+	if head, err := l.Head(bg); err == nil {
+		t.Errorf("head %v of an empty log", head)
+	}
+	head, err := l.Head(bg)
+	check(t, err)
+	if head.Epoch == before.Epoch || head.Seq != 0 {
+		t.Errorf("head %v, was %v", head, before)
+	}
+	check(t, db.Write(bg, sqlite.Stmt{SQL: "INSERT INTO t DEFAULT VALUES"}))
+	check(t, db.Read(bg, func(r *sqlite.Reader) error {
+		page, err := l.Page(r, head, 1<<40, 10)
+		if err == nil && (page.Gap || len(page.Changes) != 1) {
+			t.Errorf("%+v", page)
+		}
+		return err
+	}))
+}

@@ -19,10 +19,9 @@ const (
 type logSQL struct{ head, state, page string }
 
 func (l *ChangeLog) statements() logSQL {
-	const newest = "coalesce((SELECT max(c.seq) FROM $._change AS c), 0)"
 	return logSQL{
-		head:  l.in("SELECT s.epoch, max(s.floor, " + newest + ") FROM $._change_state AS s"),
-		state: l.in("SELECT s.epoch, s.floor, max(s.floor, " + newest + ") FROM $._change_state AS s"),
+		head:  l.in("SELECT s.epoch, " + newestSeq + ", s.floor FROM $._change_state AS s"),
+		state: l.in("SELECT s.epoch, s.floor, " + newestSeq + " FROM $._change_state AS s"),
 		page: l.in("SELECT seq, shape, op, old, new FROM $._change WHERE seq > ?1 AND seq <= ?2 AND (op = " + op(LogEvent) +
 			" OR shape IN (SELECT shape FROM $._change_table) OR op = " + op(LogBreak) +
 			" AND shape IN (SELECT id FROM $._change_shape)) ORDER BY seq LIMIT ?3"),
@@ -45,13 +44,16 @@ func (l *ChangeLog) Head(ctx context.Context) (Position, error) {
 }
 
 func (l *ChangeLog) head(c *conn) (head Position, err error) {
+	var floor int64
 	err = c.query(context.Background(), l.sql.head, nil, func(row []driver.Value) error {
 		head.Epoch, _ = row[0].(string)
 		head.Seq, _ = row[1].(int64)
+		floor, _ = row[2].(int64)
 		return nil
 	})
-	if err == nil && head.Epoch == "" {
-		err = fmt.Errorf("sqlite: the change log of %s has lost its state", l.name)
+	if err == nil && (head.Epoch == "" || head.Seq < floor) {
+		l.there.Store(false) // the next Install puts it in order
+		err = fmt.Errorf("sqlite: somebody has deleted from the change log of %s", l.name)
 	}
 	return head, err
 }
@@ -60,7 +62,7 @@ func (l *ChangeLog) head(c *conn) (head Position, err error) {
 // statement that reads: what else the statement reads is what the log is about
 // up to there. The log must have been installed.
 func (l *ChangeLog) HeadExpr() string {
-	return l.in("(SELECT s.epoch || '.' || max(s.floor, coalesce((SELECT max(c.seq) FROM $._change AS c), 0)) FROM $._change_state AS s)")
+	return l.in("(SELECT s.epoch || '.' || " + newestSeq + " FROM $._change_state AS s)")
 }
 
 // Page returns at most limit changes behind after and up to the change upTo,

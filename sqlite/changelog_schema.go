@@ -9,7 +9,8 @@ import (
 
 // The tables of a log, in the file that it is of.
 //
-//   - _change has the entries. An event has its channel in old and its JSON in
+//   - _change has the entries. The newest one always stays, so that numbers
+//     go on from it: AUTOINCREMENT would write one more page. An event has its channel in old and its JSON in
 //     new.
 //   - _change_shape says which table the images of an entry are of, and how
 //     they are written; ended is the entry from which on it is used no more.
@@ -20,7 +21,7 @@ import (
 //   - _change_state has one row: floor is the newest entry that was pruned,
 //     file tells the file from a copy of it, key is that of Sealer.
 var changeTables = [...]string{
-	"_change(seq INTEGER PRIMARY KEY AUTOINCREMENT, shape INTEGER NOT NULL, op INTEGER NOT NULL, old TEXT, new TEXT) STRICT",
+	"_change(seq INTEGER PRIMARY KEY, shape INTEGER NOT NULL, op INTEGER NOT NULL, old TEXT, new TEXT) STRICT",
 	"_change_shape(id INTEGER PRIMARY KEY AUTOINCREMENT, tbl TEXT NOT NULL, columns TEXT NOT NULL, ended INTEGER) STRICT",
 	"_change_table(name TEXT PRIMARY KEY COLLATE NOCASE, shape INTEGER NOT NULL) STRICT, WITHOUT ROWID",
 	"_change_mark(seq INTEGER PRIMARY KEY, at INTEGER NOT NULL, bytes INTEGER NOT NULL) STRICT",
@@ -51,14 +52,18 @@ func (l *ChangeLog) complete(c *conn) (all, some bool, err error) {
 	return n == len(changeTables), n > 0, err
 }
 
-// installed reports whether there is a log, and of this very file.
+// newestSeq is SQL for the number of the newest entry, 0 if there is none.
+const newestSeq = "coalesce((SELECT max(c.seq) FROM $._change AS c), 0)"
+
+// installed reports whether there is a log, of this very file, and with its
+// newest entry.
 func (l *ChangeLog) installed(c *conn) (ok bool, err error) {
 	if ok, _, err = l.complete(c); !ok || err != nil {
 		return false, err
 	}
 	ok = false
-	err = c.query(context.Background(), l.in("SELECT file FROM $._change_state"), nil, func(row []driver.Value) error {
-		ok = row[0] == l.file
+	err = c.query(context.Background(), l.in("SELECT file, floor <= "+newestSeq+" FROM $._change_state"), nil, func(row []driver.Value) error {
+		ok = row[0] == l.file && row[1] == int64(1)
 		return nil
 	})
 	return ok, err
@@ -99,7 +104,9 @@ func (l *ChangeLog) install(c *conn) error {
 
 // renew begins a new epoch.
 func (l *ChangeLog) renew(c *conn) error {
-	return c.query(context.Background(), l.in(`INSERT INTO $._change_state (id, epoch, key, floor, file) VALUES (1, ?1, randomblob(16), 0, ?2)
-		ON CONFLICT (id) DO UPDATE SET epoch = ?1, key = randomblob(16), file = ?2`),
-		[]driver.Value{strings.ToLower(rand.Text()[:12]), l.file}, nil)
+	key := make([]byte, 16)
+	_, _ = rand.Read(key) // never fails
+	return c.query(context.Background(), l.in(`INSERT INTO $._change_state (id, epoch, key, floor, file) VALUES (1, ?1, ?2, 0, ?3)
+		ON CONFLICT (id) DO UPDATE SET epoch = ?1, key = ?2, file = ?3, floor = min(floor, `+newestSeq+`)`),
+		[]driver.Value{strings.ToLower(rand.Text()[:12]), key, l.file}, nil)
 }
