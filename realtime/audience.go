@@ -3,6 +3,8 @@ package realtime
 import (
 	"sort"
 	"sync"
+	"sync/atomic"
+	"time"
 )
 
 // How many events an audience keeps for members who are behind. Those who are
@@ -28,6 +30,8 @@ func (e *event) size() int { return len(e.texts[0]) + len(e.texts[1]) }
 type audience struct {
 	user  any // for View.Judge
 	limit int // of events
+
+	late atomic.Bool // the dispatcher has left judging to the members
 
 	mu     sync.Mutex // guards what follows
 	base   int64      // all events behind it are in events
@@ -147,12 +151,22 @@ type group struct {
 
 	// records are those that watch one, by its key.
 	records map[string]map[*audience]struct{}
+
+	filtered bool
+	conns    int
+
+	// cost is what it took to judge a change for a connection, the last time.
+	// It belongs to the dispatcher.
+	cost time.Duration
 }
 
 type audienceKey struct{ user, record string }
 
 func newGroup(v View) *group {
-	return &group{view: v, audiences: map[audienceKey]*audience{}, place: map[*audience]int{}, records: map[string]map[*audience]struct{}{}}
+	return &group{
+		view: v, filtered: isFiltered(v), cost: unknown,
+		audiences: map[audienceKey]*audience{}, place: map[*audience]int{}, records: map[string]map[*audience]struct{}{},
+	}
 }
 
 func (g *group) key(c *conn) audienceKey {
@@ -166,6 +180,7 @@ func (g *group) key(c *conn) audienceKey {
 // join makes c a member of its audience, a new one for events behind base.
 func (g *group) join(c *conn, base int64) {
 	k := g.key(c)
+	g.conns++
 	a := g.audiences[k]
 	if a == nil {
 		limit := ownEvents
@@ -191,6 +206,7 @@ func (g *group) join(c *conn, base int64) {
 // leave undoes join and reports whether the group is empty.
 func (g *group) leave(c *conn) (empty bool) {
 	a := c.audience
+	g.conns--
 	if a.remove(c) > 0 {
 		return false
 	}

@@ -40,6 +40,7 @@ type conn struct {
 	cursor int64     // behind it there is news
 	seq    int64     // of the last event on the wire
 	sent   time.Time // when something was sent last
+	page   int       // how many changes to read of the log at a time
 }
 
 // A tray holds what one pull takes. Streams share some, as most have nothing
@@ -171,7 +172,7 @@ func (c *conn) position() string {
 func (c *conn) goodbye(send sendFunc, cause error) error {
 	f := frame{comment: "bye"}
 	if !c.idLast {
-		f.retry = c.s.cfg.Retry + rand.N(c.s.cfg.Retry)
+		f.retry = c.s.cfg.Retry + rand.N(c.s.cfg.Retry) //nolint:gosec // no secret
 	}
 	return errors.Join(cause, send([]frame{f}))
 }
@@ -281,23 +282,27 @@ func (c *conn) catchUp(ctx context.Context, send sendFunc, upTo int64) (more boo
 // past returns what c sees of the changes behind its cursor and up to
 // about upTo, and where the page ends.
 func (f *feed) past(ctx context.Context, c *conn, upTo int64) (events []event, end int64, err error) {
+	queue := f.scratch
+	if c.audience.late.Load() {
+		queue = f.slow
+	}
 	var q *sqlite.Scratch
 	select {
-	case q = <-f.scratch:
+	case q = <-queue:
 	case <-ctx.Done():
 		return nil, 0, context.Cause(ctx)
 	}
-	defer func() { f.scratch <- q }()
+	defer func() { queue <- q }()
 	if q == nil {
 		if q, err = f.s.db.Scratch(ctx); err != nil {
 			return nil, 0, err
 		}
 	}
-	recent, end := f.recent(c.cursor, upTo)
+	recent, end := f.recent(c.cursor, upTo, c.page)
 	err = q.Read(func() error {
 		if end == 0 {
 			at := sqlite.Position{Epoch: c.epoch, Seq: c.cursor}
-			page, err := f.log.Page(q, at, upTo, pageLimit)
+			page, err := f.log.Page(q, at, upTo, c.page)
 			if err != nil {
 				return err
 			}
@@ -307,24 +312,38 @@ func (f *feed) past(ctx context.Context, c *conn, upTo int64) (events []event, e
 			recent, end = entries(page.Changes, c.sealer), page.End.Seq
 			if page.Gap {
 				events = append(events, gapEvent(behindGap(page), c.sealer))
-			} else if len(recent) == 0 {
-				end = upTo
 			}
 		}
 		return c.see(q, recent, &events)
 	})
-	events, end = cut(events, end)
+	if errors.Is(err, sqlite.ErrTimeout) && len(recent) > 0 {
+		if c.page > 1 {
+			c.page = 1 // perhaps it is one change
+			return nil, c.cursor, nil
+		}
+		// It would be the same again, for ever.
+		f.s.log.Warn("judging a change takes too long, it is not told", "table", recent[0].Table, "seq", end, "error", err)
+		return []event{gapEvent(end, c.sealer)}, end, nil
+	}
+	events, end = c.fit(events, recent, end)
 	return events, end, err
 }
 
-// cut returns the first events, as many as one call of an engine is given: all
-// who are behind hold some while their clients take them. The rest is read
-// again.
-func cut(events []event, end int64) ([]event, int64) {
-	n := 0
+// fit returns the first of the events that changes are to c, as many as one
+// call of an engine is given, and where they end: all who are behind hold some
+// while their clients take them. The rest is read again, so the next page is to
+// be as long as what is used of this one.
+func (c *conn) fit(events []event, changes []*entry, end int64) ([]event, int64) {
+	c.page = min(2*c.page, pageLimit)
+	bytes := 0
 	for i := range events {
-		if n += events[i].size(); n >= sendBytes && i+1 < len(events) {
-			return slices.Clip(slices.Clone(events[:i+1])), events[i].seq
+		if bytes += events[i].size(); bytes >= sendBytes && i+1 < len(events) {
+			events, end = slices.Clone(events[:i+1]), events[i].seq
+			c.page = 1
+			for c.page < len(changes) && changes[c.page].Seq <= end {
+				c.page++
+			}
+			break
 		}
 	}
 	return events, end
@@ -340,18 +359,18 @@ func behindGap(page sqlite.ChangePage) int64 {
 
 // recent returns changes behind after from memory, at most up to upTo, and
 // where they end; 0 if they are not there.
-func (f *feed) recent(after, upTo int64) (entries []*entry, end int64) {
+func (f *feed) recent(after, upTo int64, limit int) (entries []*entry, end int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	end = min(upTo, f.published.Load()) // what follows is being spread
 	if after >= end {
 		return nil, 0
 	}
-	entries, ok := f.ring.between(after, end, pageLimit)
+	entries, ok := f.ring.between(after, end, limit)
 	if !ok {
 		return nil, 0
 	}
-	if n := len(entries); n == pageLimit {
+	if n := len(entries); n == limit {
 		end = entries[n-1].Seq
 	}
 	return slices.Clone(entries), end

@@ -19,6 +19,7 @@ type dispatcher struct {
 	f    *feed
 	q    *sqlite.Scratch
 	next time.Time // not to spread a page before
+	rest time.Time // not to judge costly filters before
 }
 
 func (d *dispatcher) close() {
@@ -68,6 +69,12 @@ func (d *dispatcher) step(ctx context.Context) error {
 	// told: in the log they would find it out for themselves.
 	for _, l := range out.lost {
 		for _, a := range l.concerned() {
+			delete(out.events, a)
+			a.skip(page.End.Seq)
+		}
+	}
+	for _, c := range out.late {
+		for _, a := range c.concerned() {
 			delete(out.events, a)
 			a.skip(page.End.Seq)
 		}
@@ -127,6 +134,8 @@ func (f *feed) pageLimit() int {
 		for _, g := range groups {
 			if g.view.PerUser() {
 				users += len(g.users)
+			} else {
+				users++
 			}
 		}
 	}
@@ -158,6 +167,7 @@ type outbox struct {
 	gap     *event // before the first
 	events  map[*audience][]event
 	lost    []lost
+	late    []*crowd // who are to find out for themselves
 }
 
 // lost is a crowd whose view cannot say what it may see.
@@ -176,6 +186,7 @@ func (o *outbox) add(a *audience, e event) {
 // crowd is a group as it is when a page is read.
 type crowd struct {
 	*group
+	conns   int
 	all     []*audience
 	users   []any
 	records map[string][]*audience
@@ -198,22 +209,19 @@ func (d *dispatcher) judge(out *outbox, end int64) error {
 			byTable[e.Table] = append(byTable[e.Table], e)
 		}
 	}
-	crowds := d.crowds(out, byTable, end)
-	for table, of := range crowds {
+	var tasks []task
+	for table, of := range d.crowds(out, byTable, end) {
 		t := split(byTable[table])
+		parts := t.parts()
 		for i := range of {
-			err := d.judgeCrowd(out, &of[i], t)
-			switch {
-			case err == nil:
-			case errors.Is(err, sqlite.ErrClosed), errors.Is(err, sqlite.ErrBusy), errors.Is(err, sqlite.ErrDiskFull):
+			if of[i].filtered {
+				tasks = append(tasks, task{crowd: &of[i], parts: parts})
+			} else if _, err := d.judgeCrowd(out, &of[i], t); err != nil {
 				return err
-			default:
-				// Others must not wait for a view that cannot tell.
-				out.lost = append(out.lost, lost{&of[i], err})
 			}
 		}
 	}
-	return nil
+	return d.judgeFiltered(out, tasks)
 }
 
 // crowds returns who is there for the changed tables, by table. Whoever comes
@@ -254,7 +262,7 @@ func (d *dispatcher) crowds(out *outbox, byTable map[string][]*entry, end int64)
 
 // crowd returns g as far as changes concern it.
 func (g *group) crowd(changes []*entry) crowd {
-	c := crowd{group: g, all: slices.Clone(g.all), users: slices.Clone(g.users)}
+	c := crowd{group: g, conns: g.conns, all: slices.Clone(g.all), users: slices.Clone(g.users)}
 	if len(g.records) == 0 {
 		return c
 	}
@@ -324,7 +332,22 @@ func entries(changes []*sqlite.Change, sealer *sqlite.Sealer) []*entry {
 	return all
 }
 
-func (d *dispatcher) judgeCrowd(out *outbox, c *crowd, t tableChanges) error {
+// judgeCrowd adds to out what changes are to c. With ok false, c's view cannot
+// tell.
+func (d *dispatcher) judgeCrowd(out *outbox, c *crowd, t tableChanges) (ok bool, err error) {
+	err = d.tell(out, c, t)
+	switch {
+	case err == nil:
+		return true, nil
+	case errors.Is(err, sqlite.ErrClosed), errors.Is(err, sqlite.ErrBusy), errors.Is(err, sqlite.ErrDiskFull):
+		return false, err
+	}
+	// Others must not wait for a view that cannot tell.
+	out.lost = append(out.lost, lost{c, err})
+	return false, nil
+}
+
+func (d *dispatcher) tell(out *outbox, c *crowd, t tableChanges) error {
 	if len(c.all) > 0 && len(t.rows) > 0 {
 		err := judge(d.q, c.view, t.changes, c.users, func(row, user int, seen images) {
 			if e, ok := d.f.s.eventOf(c.view, t.rows[row], seen); ok {

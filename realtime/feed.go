@@ -28,6 +28,7 @@ type feed struct {
 	s       *Service
 	log     *sqlite.ChangeLog
 	scratch chan *sqlite.Scratch // for catching up; nil for one not opened yet
+	slow    chan *sqlite.Scratch // one more, for those whom the dispatcher has left it to
 	begin   chan struct{}        // one slot: the first member has come
 	quit    chan struct{}        // closed by close
 	exited  chan struct{}        // closed when the dispatcher has ended
@@ -59,14 +60,15 @@ const (
 func newFeed(s *Service, log *sqlite.ChangeLog) *feed {
 	f := &feed{
 		s: s, log: log,
-		scratch: make(chan *sqlite.Scratch, catchUps),
-		begin:   make(chan struct{}, 1), quit: make(chan struct{}), exited: make(chan struct{}),
+		scratch: make(chan *sqlite.Scratch, catchUps), slow: make(chan *sqlite.Scratch, 1),
+		begin: make(chan struct{}, 1), quit: make(chan struct{}), exited: make(chan struct{}),
 		tables: map[string]map[string]*group{}, channels: map[string]*audience{},
 		stopWait: func() {},
 	}
 	for range catchUps {
 		f.scratch <- nil
 	}
+	f.slow <- nil
 	go f.run()
 	return f
 }
@@ -157,6 +159,9 @@ func (f *feed) close() error {
 		if q := <-f.scratch; q != nil {
 			errs = append(errs, q.Close())
 		}
+	}
+	if q := <-f.slow; q != nil {
+		errs = append(errs, q.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -302,7 +307,9 @@ func (e *entry) body(v View, k kind) ([]byte, error) {
 		return nil, err
 	}
 	text = slices.Clip(text)
-	e.bodies = append(e.bodies, body{encoding, k, text})
+	if v.Encoding() == encoding { // not changed meanwhile
+		e.bodies = append(e.bodies, body{encoding, k, text})
+	}
 	return text, nil
 }
 

@@ -287,3 +287,23 @@ func TestNewHistory(t *testing.T) {
 		t.Errorf("position %s", again.id)
 	}
 }
+
+// TestCatchUpOverSchemaChange: what was before a change of the schema is not
+// told, however much it is, and what follows is.
+func TestCatchUpOverSchemaChange(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, realtime.Config{})
+	start := s.head(t)
+	for range 3 {
+		s.exec(t, "INSERT INTO note (n) WITH RECURSIVE i(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM i WHERE n < 1000) SELECT n FROM i")
+	}
+	s.exec(t, "ALTER TABLE note ADD COLUMN more TEXT")
+	s.exec(t, "DELETE FROM note WHERE id > 2")
+	st := s.open(t, allNotes+"?since="+start)
+	st.want(t, gapData)
+	for id := 3; id <= 3000; id++ {
+		if got, want := st.next(t).data, fmt.Sprintf(`{"Delete":{"id":%d,`, id); !strings.HasPrefix(got, want) {
+			t.Fatalf("got %s, want %s", got, want)
+		}
+	}
+}

@@ -122,7 +122,7 @@ func (s *Service) stream(w http.ResponseWriter, r *http.Request, open func(r *ht
 	if _, ok := ctx.(ticketContext); ok && !s.standsNow(ctx, id) {
 		return errTicket
 	}
-	c := &conn{s: s, identity: id, wake: make(chan struct{}, 1), bye: make(chan error, 1)}
+	c := &conn{s: s, identity: id, page: pageLimitLeast, wake: make(chan struct{}, 1), bye: make(chan error, 1)}
 	release, ok := s.limits.acquire(c.identity.User, httpx.Bucket(s.client.Of(r)))
 	if !ok {
 		return errFull

@@ -251,8 +251,8 @@ func (s *Service) all() []*conn {
 // lifetime returns how long a stream may last.
 func (s *Service) lifetime(id Identity) time.Duration {
 	d := time.Duration(math.MaxInt64)
-	if most := s.cfg.MaxLifetime; most > 0 {
-		d = most - most/5 + rand.N(2*most/5+1)
+	if most := min(s.cfg.MaxLifetime, d/2); most > 0 {
+		d = most - most/5 + rand.N(most/5*2+1) //nolint:gosec // no secret
 	}
 	if !id.Expires.IsZero() {
 		d = min(d, max(0, id.Expires.Sub(s.cfg.Now())))

@@ -4,6 +4,7 @@ import (
 	"database/sql/driver"
 	"math"
 	"regexp"
+	"regexp/syntax"
 	"strconv"
 
 	"github.com/bedplate/bedplate/internal/geo"
@@ -60,14 +61,19 @@ func (p *plan) filter(b *builder, f *listquery.Filter, readable string) error {
 	}
 	switch f.Op {
 	case listquery.Like:
-		b.add(rowColumn(c), " LIKE ", b.param(f.Value))
+		condition := rowColumn(c) + " LIKE " + b.param(f.Value)
+		if b.patterns == 0 {
+			b.add(condition)
+			return nil
+		}
+		guarded(b, readable, bounded(b, c, f, condition))
 		return nil
 	case listquery.Re:
 		if _, err := regexp.Compile(f.Value); err != nil {
 			return errRejected
 		}
 		// The contract has NULL match; see section 1.10 of the protocol.
-		guarded(b, readable, rowColumn(c)+" IS NULL OR "+rowColumn(c)+" REGEXP "+b.param(f.Value))
+		guarded(b, readable, rowColumn(c)+" IS NULL OR "+bounded(b, c, f, rowColumn(c)+" REGEXP "+b.param(f.Value)))
 		return nil
 	}
 	v, err := c.filterValue(f.Value)
@@ -89,6 +95,52 @@ func guarded(b *builder, readable, condition string) {
 		return
 	}
 	b.add("CASE WHEN ", readable, " THEN ", condition, " END")
+}
+
+// maxPatternWork bounds what all patterns of a filter do with an image of a
+// row, as others wait for that: steps of the pattern times bytes of the value.
+// A match cannot be interrupted.
+const maxPatternWork = 1 << 22
+
+// bounded returns a condition that compares c with the pattern of f. On images,
+// a value that is too long for it does not match.
+func bounded(b *builder, c *column, f *listquery.Filter, condition string) string {
+	if b.patterns == 0 {
+		return condition
+	}
+	steps := len(f.Value) + 1
+	if f.Op == listquery.Re {
+		steps = programSize(f.Value)
+	}
+	most := maxPatternWork / b.patterns / steps
+	return "CASE WHEN octet_length(" + rowColumn(c) + ") <= " + strconv.Itoa(most) + " THEN " + condition + " END"
+}
+
+// programSize returns the number of instructions of a regular expression.
+func programSize(expression string) int {
+	tree, err := syntax.Parse(expression, syntax.Perl)
+	if err != nil {
+		return maxPatternWork
+	}
+	program, err := syntax.Compile(tree.Simplify())
+	if err != nil {
+		return maxPatternWork
+	}
+	return len(program.Inst)
+}
+
+// countPatterns returns how many patterns f has.
+func countPatterns(f *listquery.Filter) (n int) {
+	switch {
+	case f == nil:
+		return 0
+	case f.Bool == 0 && (f.Op == listquery.Like || f.Op == listquery.Re):
+		return 1
+	}
+	for _, child := range f.Children {
+		n += countPatterns(child)
+	}
+	return n
 }
 
 func spatial(b *builder, c *column, f *listquery.Filter, readable string) error {

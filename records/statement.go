@@ -14,6 +14,10 @@ type builder struct {
 	strings.Builder
 	args []driver.Value // values, or slots that bind fills
 	seen map[slot]int   // parameter numbers
+
+	// patterns is how many patterns the filter has, for conditions on images
+	// of rows; see maxPatternWork. Otherwise it is 0.
+	patterns int
 }
 
 // A slot stands in args for a value that differs from request to request.

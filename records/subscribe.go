@@ -123,7 +123,7 @@ func canonical(f *listquery.Filter) string {
 		return ""
 	}
 	if f.Bool == 0 {
-		return fmt.Sprintf("%s %d %q", f.Column, f.Op, f.Value)
+		return fmt.Sprintf("%q %d %q", f.Column, f.Op, f.Value)
 	}
 	parts := make([]string, len(f.Children))
 	for i, child := range f.Children {

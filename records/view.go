@@ -18,7 +18,10 @@ type View struct {
 	key     string
 	perUser bool
 
+	database, table string // see Source
+
 	latest atomic.Pointer[judgement]
+	warned atomic.Bool // that the conditions could not be evaluated
 }
 
 func newView(s *Service, p *plan, filter *listquery.Filter) (*View, error) {
@@ -26,7 +29,10 @@ func newView(s *Service, p *plan, filter *listquery.Filter) (*View, error) {
 	if err != nil {
 		return nil, refusedFilter(err)
 	}
-	v := &View{s: s, api: p.api.Name, filter: filter, key: p.api.Name + "?" + canonical(filter), perUser: p.read != nil && p.read.UsesUser()}
+	v := &View{
+		s: s, api: p.api.Name, filter: filter, key: p.api.Name + "?" + canonical(filter), perUser: p.read != nil && p.read.UsesUser(),
+		database: p.table.database, table: p.table.name,
+	}
 	v.latest.Store(j)
 	return v, nil
 }
@@ -40,6 +46,9 @@ func (v *View) current() (*judgement, error) {
 	if j := v.latest.Load(); j.plan == p {
 		return j, nil
 	}
+	if p.table.database != v.database || p.table.name != v.table {
+		return nil, fmt.Errorf("%w: api %q: table %q is %q now", ErrGone, v.api, v.table, p.table.name)
+	}
 	j, err := newJudgement(p, v.filter)
 	if err != nil {
 		return nil, fmt.Errorf("%w: api %q: filter: %w", ErrGone, v.api, err)
@@ -52,14 +61,14 @@ func (v *View) current() (*judgement, error) {
 func (v *View) Key() string { return v.key }
 
 // Source returns the database, "main" or the name of an attached one, and the
-// table.
-func (v *View) Source() (database, table string) {
-	t := v.latest.Load().plan.table
-	return t.database, t.name
-}
+// table, always the same.
+func (v *View) Source() (database, table string) { return v.database, v.table }
 
 // PerUser reports whether it depends on the user what is shown.
 func (v *View) PerUser() bool { return v.perUser }
+
+// Filtered reports whether the client has asked for a part of the rows.
+func (v *View) Filtered() bool { return v.filter != nil }
 
 // Err returns [ErrGone], with the reason, when nobody may see this any more.
 func (v *View) Err() error {

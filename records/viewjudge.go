@@ -2,7 +2,7 @@ package records
 
 import (
 	"database/sql/driver"
-	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,7 +29,8 @@ const (
 // conditions on images.
 type judgement struct {
 	plan   *plan
-	all    bool // there is no condition
+	all    bool      // there is no condition
+	named  []*column // that the conditions may name
 	single verdict
 	few    verdict // few images for many users, in the table of users
 	many   verdict // many images for many users
@@ -53,7 +54,7 @@ const (
 )
 
 func newJudgement(p *plan, filter *listquery.Filter) (*judgement, error) {
-	j := &judgement{plan: p, all: p.read == nil && filter == nil}
+	j := &judgement{plan: p, all: p.read == nil && filter == nil, named: p.named(filter)}
 	var err error
 	if j.single, err = p.verdict(filter, images); err != nil || p.read == nil || !p.read.UsesUser() {
 		return j, err
@@ -65,12 +66,40 @@ func newJudgement(p *plan, filter *listquery.Filter) (*judgement, error) {
 	return j, err
 }
 
+// named returns the columns that the read rule and the filter may name.
+func (p *plan) named(filter *listquery.Filter) (columns []*column) {
+	add := func(name string) {
+		if c := p.table.column(name); c != nil && !slices.Contains(columns, c) {
+			columns = append(columns, c)
+		}
+	}
+	if p.read != nil {
+		tokens, _ := sqltoken.Scan(p.read.Source()) // which has been parsed
+		for _, t := range tokens {
+			add(t.Name())
+		}
+	}
+	var terms func(f *listquery.Filter)
+	terms = func(f *listquery.Filter) {
+		if f.Bool == 0 {
+			add(f.Column)
+		}
+		for _, child := range f.Children {
+			terms(child)
+		}
+	}
+	if filter != nil {
+		terms(filter)
+	}
+	return columns
+}
+
 // verdict builds a statement that returns the numbers of the images, counted
 // from the first, as one list; for many users, of the pairs of images and
 // users: the number of the image times that of the users plus the number of
 // the user.
 func (p *plan) verdict(filter *listquery.Filter, s scan) (verdict, error) {
-	var b builder
+	b := builder{patterns: countPatterns(filter)}
 	table, ordinal := p.live.images+` AS "_ROW_"`, `"_ROW_".`+p.live.ordinal
 	v := verdict{user: -1, set: -1}
 	from, to := b.param(nil), b.param(nil)
@@ -155,9 +184,11 @@ func (j *judgement) run(q *sqlite.Scratch, v verdict, user driver.Value, from, t
 // keeps what is worth keeping until the next call.
 //
 // A row that the rule cannot be evaluated on for a user is not seen by that
-// user. If evaluating takes longer than Options.MaxStatement of package sqlite,
-// nothing is seen from there on. Both are logged.
-// The error is [ErrGone] or one of the database.
+// user, which is logged once.
+//
+// With any error it is not known who may see what: it is [ErrGone], one of the
+// database, such as [sqlite.ErrTimeout] when evaluating takes too long, or that
+// the changes are of columns that the API has not been compiled for yet.
 func (v *View) Judge(q *sqlite.Scratch, changes []*sqlite.Change, users []any, see func(change, user int, old bool)) error {
 	j, err := v.current()
 	if err != nil {
@@ -180,6 +211,12 @@ func (v *View) Judge(q *sqlite.Scratch, changes []*sqlite.Change, users []any, s
 		}
 		return nil
 	}
+	for _, c := range changes {
+		// A column that is not there would be NULL, and a rule might grant that.
+		if !j.plan.live.places(j.plan.table, c.Columns).have(j.named) {
+			return fmt.Errorf("records: api %q: change %d is of other columns", v.api, c.Seq)
+		}
+	}
 	tables, err := tablesOf(q)
 	if err != nil {
 		return err
@@ -199,8 +236,8 @@ func (v *View) Judge(q *sqlite.Scratch, changes []*sqlite.Change, users []any, s
 	if err := c.all(from, to); err != nil {
 		return err
 	}
-	if c.failed != nil {
-		v.s.log.Warn("read rule could not be evaluated for a change, nobody it failed for is told", "api", v.api, "error", c.failed)
+	if c.failed != nil && v.warned.CompareAndSwap(false, true) {
+		v.s.log.Warn("read rule or filter could not be evaluated for a change, nobody it failed for is told", "api", v.api, "error", c.failed)
 	}
 	return nil
 }
@@ -213,7 +250,6 @@ type court struct {
 	set    *userSet // nil: one by one
 	see    func(image, user int)
 	failed error // why something is not seen
-	broken bool  // there is no use in asking further
 }
 
 // all judges the images from up to to for all users.
@@ -222,7 +258,7 @@ func (c *court) all(from, to int) error {
 		return c.each(from, to)
 	}
 	step := max(1, maxPairs/len(c.set.members))
-	for ; from < to && !c.broken; from += step {
+	for ; from < to; from += step {
 		if err := c.many(from, min(from+step, to)); err != nil {
 			return err
 		}
@@ -245,11 +281,12 @@ func (c *court) many(from, to int) error {
 	switch {
 	case err == nil || !c.denies(err):
 		return err
-	case c.broken:
-		return nil
 	case to-from > 1:
 		half := (from + to) / 2
-		return errors.Join(c.many(from, half), c.many(half, to))
+		if err := c.many(from, half); err != nil {
+			return err
+		}
+		return c.many(half, to)
 	}
 	return c.each(from, to)
 }
@@ -257,7 +294,7 @@ func (c *court) many(from, to int) error {
 // each judges images user by user.
 func (c *court) each(from, to int) error {
 	for user := range c.users {
-		if err := c.one(from, to, user); err != nil || c.broken {
+		if err := c.one(from, to, user); err != nil {
 			return err
 		}
 	}
@@ -270,23 +307,25 @@ func (c *court) one(from, to, user int) error {
 	switch {
 	case err == nil || !c.denies(err):
 		return err
-	case c.broken || to-from == 1:
+	case to-from == 1:
 		return nil
 	}
 	half := (from + to) / 2
-	return errors.Join(c.one(from, half, user), c.one(half, to, user))
+	if err := c.one(from, half, user); err != nil {
+		return err
+	}
+	return c.one(half, to, user)
 }
 
 // denies reports whether err means that nothing is seen, rather than that it
 // cannot be told at the moment.
 func (c *court) denies(err error) bool {
-	switch {
-	case errors.Is(err, sqlite.ErrTimeout):
-		c.broken = true // one such wait is enough
-	case !evaluation(err):
+	if !evaluation(err) {
 		return false
-	case c.failed == nil: // is it the rows, or the statement itself?
-		c.broken = c.j.run(c.q, c.j.single, nil, 0, 0, nil, nil) != nil
+	}
+	// Is it the rows, or the statement itself? Then the schema has changed.
+	if c.failed == nil && c.j.run(c.q, c.j.single, nil, 0, 0, nil, nil) != nil {
+		return false
 	}
 	c.failed = err
 	return true

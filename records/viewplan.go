@@ -201,6 +201,11 @@ func (m *places) value(row []driver.Value, c *column) driver.Value {
 	return nil
 }
 
+// have reports whether all of columns are there.
+func (m *places) have(columns []*column) bool {
+	return !slices.ContainsFunc(columns, func(c *column) bool { return m.index[c.index] < 0 })
+}
+
 // image returns a row as it was before (old) or after c.
 func image(c *sqlite.Change, old bool) []driver.Value {
 	if old {
