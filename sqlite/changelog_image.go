@@ -5,12 +5,11 @@ import (
 	"encoding/hex"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 )
 
 // decodeImage reads the image of a row: a JSON array of its values, perhaps in
 // arrays of their own, as json_array writes it. blobs tells which columns are
-// hexadecimal. Text that is not UTF-8 gets U+FFFD where it is not.
+// hexadecimal. Text that is not UTF-8 stays as it is.
 func decodeImage(text string, blobs []bool) (values []driver.Value, ok bool) {
 	d := imageDecoder{text: text, blobs: blobs, values: make([]driver.Value, 0, len(blobs))}
 	end := d.array(0, 0)
@@ -133,9 +132,6 @@ func (d *imageDecoder) string(i int) (driver.Value, int) {
 		if s, end = d.escaped(i); end < 0 {
 			return nil, -1
 		}
-	}
-	if !utf8.ValidString(s) {
-		s = strings.ToValidUTF8(s, "\uFFFD")
 	}
 	return s, end
 }
