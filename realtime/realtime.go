@@ -84,7 +84,9 @@ type Config struct {
 	// Check reports, for each of the identities that hold streams, whether
 	// it is still what it was when Identify returned it: signed in, with the
 	// same rights. It is asked every two seconds, so that streams end soon
-	// after a sign-out. It is not asked about anonymous ones. nil: they are.
+	// after a sign-out; when it fails, three times in a row, all streams that
+	// depend on it end. It must return when ctx ends. It is not asked about
+	// anonymous ones. nil: they are.
 	Check func(ctx context.Context, ids []Identity) ([]bool, error)
 
 	// MaxStreams, MaxPerUser and MaxPerAddress bound the open streams, in
