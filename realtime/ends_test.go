@@ -436,3 +436,16 @@ func TestShutdown(t *testing.T) {
 	}
 	st.wantBye(t)
 }
+
+// TestViewPanics: the process goes on, and so do others.
+func TestViewPanics(t *testing.T) {
+	t.Parallel()
+	panics := &testView{table: "note", sees: func(*sqlite.Scratch, any, []any) (bool, error) { panic("a mistake") }}
+	s := newSite(t, realtime.Config{Subscribe: views{"notes": {table: "note"}, "panics": panics}.subscribe})
+	st, other := s.open(t, allNotes), s.open(t, "/api/records/v1/panics/subscribe/*")
+	s.exec(t, "INSERT INTO note VALUES (1, 1)")
+	st.want(t, `{"Insert":{"id":1,"n":1},"seq":1}`)
+	other.ended(t)
+	s.exec(t, "UPDATE note SET n = 2")
+	st.want(t, `{"Update":{"id":1,"n":2},"seq":2}`)
+}

@@ -15,8 +15,7 @@ type engine interface {
 	// left running.
 	//
 	// The head of the response goes out before pump is called, and what pump
-	// has sent before serve returns. A request by HEAD gets no more than the
-	// head; pump is not called. When the response cannot be streamed or cannot
+	// has sent before serve returns. When the response cannot be streamed or cannot
 	// be given deadlines, because of what a middleware has wrapped it in, the
 	// answer is a 500, and an error matching http.ErrNotSupported is returned.
 	//

@@ -16,9 +16,6 @@ func (e *directEngine) serve(w http.ResponseWriter, r *http.Request, o streamOpt
 		return err
 	}
 	defer out.close()
-	if r.Method == http.MethodHead {
-		return nil
-	}
 
 	return out.result(pump(out.ctx, func(frames []frame) error {
 		if out.ctx.Err() != nil {

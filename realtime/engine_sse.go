@@ -35,9 +35,6 @@ func (e *sseEngine) serve(w http.ResponseWriter, r *http.Request, o streamOption
 		return err
 	}
 	defer out.close()
-	if r.Method == http.MethodHead {
-		return nil
-	}
 
 	const name = "s"
 	server := sse.New()

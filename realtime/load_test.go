@@ -157,11 +157,20 @@ func backlogSite(t *testing.T, cfg realtime.Config) (s *site, since string) {
 	return s, since
 }
 
-// TestH7_NeverReads: a client that reads nothing is not noticed by others, and
-// is cut.
+// TestH7_IsCut: a client that reads nothing is cut.
+func TestH7_IsCut(t *testing.T) {
+	s, since := backlogSite(t, realtime.Config{WriteTimeout: 100 * time.Millisecond})
+	reader := s.open(t, allNotes)
+	s.behind(t, 10, since)
+	waitUntil(t, func() bool { return s.svc.Streams() == 1 })
+	s.exec(t, "INSERT INTO note (n) VALUES (1)")
+	reader.next(t)
+}
+
+// TestH7_NeverReads: a client that reads nothing is not noticed by others.
 func TestH7_NeverReads(t *testing.T) {
-	readers, rounds, events := size(1000, 100), size(5, 3), size(10, 5)
-	s, since := backlogSite(t, realtime.Config{WriteTimeout: time.Second})
+	readers, rounds, events := size(1000, 100), size(9, 3), size(10, 5)
+	s, since := backlogSite(t, realtime.Config{WriteTimeout: time.Hour})
 	var (
 		sent  atomic.Int64 // when, Unix nanoseconds
 		left  atomic.Int64 // who have not got it
@@ -194,10 +203,14 @@ func TestH7_NeverReads(t *testing.T) {
 	var with, without []time.Duration
 	for range rounds {
 		without = append(without, measure())
-		s.behind(t, 1, since)
+		leave := s.behind(t, 1, since)
 		measure() // while buffers fill
 		with = append(with, measure())
-		waitUntil(t, func() bool { return s.svc.Streams() == readers }) // it has been cut
+		if n := s.svc.Streams(); n != readers+1 {
+			t.Fatalf("%d streams", n)
+		}
+		leave()
+		waitUntil(t, func() bool { return s.svc.Streams() == readers })
 	}
 	compareMedians(t, "p99 of the delivery", with, without)
 }

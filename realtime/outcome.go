@@ -3,6 +3,8 @@ package realtime
 import (
 	"encoding/base64"
 	"errors"
+	"fmt"
+	"runtime/debug"
 	"strconv"
 
 	"github.com/bedplate/bedplate/sqlite"
@@ -17,14 +19,19 @@ const (
 )
 
 // judge calls tell for each row and user who may see something of it, row by
-// row.
-func judge(q *sqlite.Scratch, v View, changes []*sqlite.Change, users []any, tell func(row, user int, seen images)) error {
+// row. A panic of the view is an error.
+func judge(q *sqlite.Scratch, v View, changes []*sqlite.Change, users []any, tell func(row, user int, seen images)) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("realtime: panic in a view: %v\n%s", p, debug.Stack())
+		}
+	}()
 	n := len(users)
 	if !v.PerUser() {
 		n = 1
 	}
 	seen := make([]images, n*len(changes))
-	err := v.Judge(q, changes, users, func(change, user int, old bool) {
+	err = v.Judge(q, changes, users, func(change, user int, old bool) {
 		image := sawNew
 		if old {
 			image = sawOld

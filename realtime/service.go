@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"math"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"time"
 
@@ -54,6 +53,9 @@ type Service struct {
 
 	quit   chan struct{}
 	exited chan struct{} // the checker has ended
+
+	closeOnce sync.Once
+	closeErr  error
 }
 
 // New returns a service that follows the change logs of db. It reports all
@@ -175,7 +177,8 @@ func (s *Service) exit(c *conn) {
 // Publish appends an event to a channel, as JSON, and returns when it is
 // committed. Whoever listens to GET /{channel} gets it, also somebody who was
 // away, for as long as the change log of the main database goes back. A
-// channel's name has 1 to 128 letters, digits and characters of "_-.:".
+// channel's name has 1 to 128 letters, digits and characters of "_-.:" and is
+// not "ticket".
 func (s *Service) Publish(ctx context.Context, channel string, event any) error {
 	text, err := s.event(channel, event)
 	if err != nil {
@@ -223,7 +226,7 @@ func channelName(name string) bool {
 			return false
 		}
 	}
-	return name != "" && len(name) <= 128
+	return name != "" && len(name) <= 128 && name != "ticket" // has a route of its own
 }
 
 // End ends the streams whose identity matches and returns how many these are.
@@ -369,11 +372,12 @@ func (s *Service) Drain() {
 // server may run on for a moment. It may be called more than once.
 func (s *Service) Close() error {
 	s.Drain()
+	s.closeOnce.Do(func() { s.closeErr = s.close() })
+	return s.closeErr
+}
+
+func (s *Service) close() error {
 	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		return nil
-	}
 	s.closed = true
 	feeds := make([]*feed, 0, len(s.feeds))
 	for _, f := range s.feeds {
@@ -386,5 +390,5 @@ func (s *Service) Close() error {
 	for _, f := range feeds {
 		errs = append(errs, f.close())
 	}
-	return errors.Join(slices.Clip(errs)...)
+	return errors.Join(errs...)
 }
