@@ -21,6 +21,7 @@ type loggedColumn struct {
 	Name     string `json:"n"`
 	Encoding string `json:"e"`
 	Text     bool   `json:"t,omitempty"` // of a STRICT table and declared TEXT
+	NotNull  bool   `json:"r,omitempty"`
 }
 
 // groupColumns is how many columns one call of json_array takes. Wider tables
@@ -45,7 +46,7 @@ func (l *ChangeLog) loggedColumns(c *conn, name string) (table string, columns [
 	err = c.query(context.Background(), "PRAGMA "+db+".table_xinfo("+quoteName(table)+")", nil, func(row []driver.Value) error {
 		name, _ := row[1].(string)
 		declared, _ := row[2].(string)
-		column := loggedColumn{Name: name, Encoding: anyValue}
+		column := loggedColumn{Name: name, Encoding: anyValue, NotNull: row[3] == int64(1)}
 		if strict {
 			switch strings.ToUpper(declared) {
 			case "INT", "INTEGER", "REAL":
@@ -87,6 +88,8 @@ func image(row string, columns []loggedColumn) string {
 // text again.
 func (c loggedColumn) value(x string) string {
 	switch {
+	case c.Encoding == hexValue && c.NotNull:
+		return "hex(" + x + ")"
 	case c.Encoding == hexValue:
 		return "CASE WHEN " + x + " IS NULL THEN NULL ELSE hex(" + x + ") END"
 	case c.Text:
