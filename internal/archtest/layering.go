@@ -72,7 +72,9 @@ func Bedplate() Layering {
 			// Layer 0: the database, and what everybody stands on.
 			{
 				Packages: []string{"sqlite"}, May: internal,
-				Libraries: []string{"github.com/mattn/go-sqlite3", "github.com/santhosh-tekuri/jsonschema/v6", "C"},
+				Libraries: []string{
+					"github.com/mattn/go-sqlite3", "github.com/santhosh-tekuri/jsonschema/v6", "golang.org/x/sys/unix", "C",
+				},
 			},
 			{
 				Packages: []string{"internal/geo"}, May: internal,
