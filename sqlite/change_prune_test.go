@@ -66,7 +66,7 @@ func TestPruneBytes(t *testing.T) {
 	}
 	for range 3 {
 		check(t, l.Prune(bg))
-		if _, bytes := kept(t, db); bytes > 1<<20 {
+		if _, bytes := kept(t, db); bytes > 1<<20 || bytes < 1<<20-1<<17 {
 			t.Errorf("%d bytes are kept", bytes)
 		}
 		for range 20 {
@@ -269,4 +269,20 @@ func TestChangeLogEmptiedByHand(t *testing.T) {
 		}
 		return err
 	}))
+}
+
+// In the background some entries too many are left, so that not every commit is
+// followed by another one.
+func TestPruneInTheBackgroundWaits(t *testing.T) {
+	t.Parallel()
+	o := sqlite.ChangeLogOptions{MaxRows: 100}
+	for _, test := range []struct {
+		head  int64
+		exact bool
+		want  int64
+	}{{100, false, 0}, {101, false, 0}, {104, false, 0}, {105, false, 5}, {1000, false, 900}, {101, true, 1}, {100, true, 0}} {
+		if got := sqlite.PruneTarget(o, 0, test.head, test.exact); got != test.want {
+			t.Errorf("head %d, exact %t: entries up to %d are deleted, want %d", test.head, test.exact, got, test.want)
+		}
+	}
 }

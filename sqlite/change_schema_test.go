@@ -1,6 +1,7 @@
 package sqlite_test
 
 import (
+	"database/sql/driver"
 	"errors"
 	"strings"
 	"testing"
@@ -29,13 +30,13 @@ var schemaChanges = []struct {
 		[]string{"item: break", "item: update [1 a] [1 b]"}},
 	{"DROP COLUMN", "ALTER TABLE item DROP COLUMN note", true, "INSERT INTO item (id) VALUES (2)",
 		[]string{"item: break", "item: insert [2]"}},
-	{"RENAME TO", "ALTER TABLE item RENAME TO thing", false, "INSERT INTO thing VALUES (2, 'b')", nil},
+	{"RENAME TO", "ALTER TABLE item RENAME TO thing", false, "INSERT INTO thing VALUES (2, 'b')", []string{"item: break"}},
 	{"RENAME TO, other case", "ALTER TABLE item RENAME TO x; ALTER TABLE x RENAME TO ITEM", false, "INSERT INTO item VALUES (2, 'b')",
 		[]string{"ITEM: break", "ITEM: insert [2 b]"}},
 	{"rebuild", rebuild, false, "DELETE FROM item WHERE id = 1", []string{"item: break", "item: delete [1 a m]"}},
 	{"DROP and CREATE", "DROP TABLE item; CREATE TABLE item (id INTEGER PRIMARY KEY, note TEXT) STRICT", false, "INSERT INTO item VALUES (7, 'g')",
 		[]string{"item: break", "item: insert [7 g]"}},
-	{"DROP", "DROP TABLE item", false, "SELECT 1", nil},
+	{"DROP", "DROP TABLE item", false, "SELECT 1", []string{"item: break"}},
 	{"another table", "CREATE TABLE other (x); CREATE INDEX i ON other (x); DROP TABLE other; CREATE INDEX j ON item (note); DROP INDEX j", false,
 		"DELETE FROM item WHERE id = 1", []string{"item: delete [1 a]"}},
 	{"younger trigger", "CREATE TRIGGER late AFTER UPDATE OF note ON item BEGIN UPDATE item SET id = 9 WHERE id = NEW.id; END", false,
@@ -301,19 +302,26 @@ func TestSchemaChangesByOthers(t *testing.T) {
 	}
 	for how, noticed := range notice {
 		for _, test := range schemaChanges {
-			if test.want == nil || test.want[0] == "item: delete [1 a]" || test.hard {
+			if test.want[0] == "item: delete [1 a]" || test.hard {
 				continue // nothing to notice
 			}
+			gone := test.name == "RENAME TO" || test.name == "DROP"
 			t.Run(how+"/"+test.name, func(t *testing.T) {
 				t.Parallel()
 				f, db := followItem(t)
 				pool := outside(t, db)
-				outsideExec(t, pool, test.script, "INSERT INTO item (id) VALUES (33)")
+				outsideExec(t, pool, test.script)
+				if !gone {
+					outsideExec(t, pool, "INSERT INTO item (id) VALUES (33)")
+				}
 				// Nothing that is told of before the break matters, but Wait
 				// returns for it.
 				f.changes()
 				f = noticed(f)
-				execute(t, f.db, "DELETE FROM item WHERE id = 33", test.then)
+				if !gone {
+					execute(t, f.db, "DELETE FROM item WHERE id = 33")
+				}
+				execute(t, f.db, test.then)
 				var got []string
 				for _, c := range f.changes() {
 					if s := describe(c); !strings.Contains(s, "delete [33") {
@@ -398,5 +406,97 @@ func TestChangeTablesDropped(t *testing.T) {
 			execute(t, db, "DELETE FROM item")
 			f.want("item: delete [1 a]", "item: delete [2 b]")
 		})
+	}
+}
+
+// What others have gone around before a migration gets its break, although the
+// migration does not touch the table.
+func TestMigrationAfterOthers(t *testing.T) {
+	t.Parallel()
+	f, db := followItem(t)
+	outsideExec(t, outside(t, db), `DROP TRIGGER "_change_item_i"`, "INSERT INTO item VALUES (2, 'b')")
+	check(t, db.Migrate(bg, migrations("0001_a.sql", "CREATE TABLE other (x)")))
+	execute(t, db, "DELETE FROM item WHERE id = 2")
+	f.want("item: break", "item: delete [2 b]")
+}
+
+// A table that is gone has a break, also when it is not tracked any more, and
+// one that comes back has another.
+func TestTableGoneAndBack(t *testing.T) {
+	t.Parallel()
+	f, db := followItem(t)
+	execute(t, db, "DELETE FROM item", "DROP TABLE item")
+	f.want("item: break") // the deletion is hidden from here on
+	execute(t, db, "CREATE TABLE item (id INTEGER PRIMARY KEY)", "INSERT INTO item VALUES (5)")
+	f.want("item: break", "item: insert [5]")
+	outsideExec(t, outside(t, db), "DROP TABLE item")
+	check(t, f.l.Untrack(bg, "item"))
+	f.want("item: break")
+	check(t, f.l.Untrack(bg, "item"))
+	f.want()
+	check(t, f.l.Publish(bg, "a", []byte("1")))
+	check(t, f.l.Prune(bg))
+	if n := value(t, db, "SELECT count(*) FROM _change_shape WHERE ended IS NULL"); n != driver.Value(int64(0)) {
+		t.Errorf("%v shapes go on", n)
+	}
+}
+
+// A request that has failed after it has changed the schema leaves nothing to
+// be done to those that come after it, and does so itself when it comes again.
+func TestSchemaChangeThatFails(t *testing.T) {
+	t.Parallel()
+	f, db := followItem(t)
+	execute(t, db, "CREATE TABLE other (x)")
+	outsideExec(t, outside(t, db), "DROP TABLE _change_mark", "CREATE VIEW _change_mark AS SELECT 1")
+	for _, fails := range []func() error{
+		func() error {
+			return db.Write(bg, sqlite.Stmt{SQL: "CREATE VIEW v AS SELECT 1"}, sqlite.Stmt{SQL: "INSERT INTO none VALUES (1)"})
+		},
+		func() error {
+			return db.Update(bg, func(tx *sqlite.Tx) error { return errors.Join(run(tx, "CREATE VIEW v AS SELECT 1"), errOwn) })
+		},
+	} {
+		if err := fails(); err == nil {
+			t.Error("no error")
+		}
+		execute(t, db, "INSERT INTO other VALUES (1)")
+		check(t, db.Update(bg, func(tx *sqlite.Tx) error { return run(tx, "INSERT INTO other VALUES (2)") }))
+	}
+	outsideExec(t, outside(t, db), "DROP VIEW _change_mark")
+	check(t, f.l.Renew(bg))
+	check(t, f.l.Track(bg, "item"))
+	f.at = head(t, f.l)
+	execute(t, db, "CREATE TABLE child (item REFERENCES item)", "INSERT INTO child VALUES (1)")
+	const drop = "DROP TABLE item"
+	if err := db.Write(bg, sqlite.Stmt{SQL: drop}); err == nil {
+		t.Error("no error")
+	}
+	execute(t, db, "DELETE FROM child", drop)
+	f.want("item: break")
+}
+
+// SQLite folds ASCII letters only.
+func TestTrackNamesOfOtherScripts(t *testing.T) {
+	t.Parallel()
+	db := sqlitetest.Open(t, "CREATE TABLE \"é\" (x); CREATE TABLE \"É\" (x)")
+	l := mainLog(t, db, "é")
+	check(t, l.Track(bg, "É"))
+	f := follow(t, db, l)
+	execute(t, db, `INSERT INTO "é" VALUES (1)`, `INSERT INTO "É" VALUES (2)`)
+	f.want("é: insert [1]", "É: insert [2]")
+	check(t, l.Untrack(bg, "é"))
+	execute(t, db, `INSERT INTO "É" VALUES (3)`)
+	f.want("é: break", "É: insert [3]")
+}
+
+// That a column may be NULL is a matter of its shape only where it is written
+// in another way then.
+func TestShapeWithoutNotNull(t *testing.T) {
+	t.Parallel()
+	db := sqlitetest.Open(t, "CREATE TABLE item (a TEXT NOT NULL, b BLOB NOT NULL, c BLOB) STRICT")
+	mainLog(t, db, "item")
+	want := driver.Value(`[{"n":"a","e":"v","t":true},{"n":"b","e":"x","r":true},{"n":"c","e":"x"}]`)
+	if got := value(t, db, "SELECT columns FROM _change_shape"); got != want {
+		t.Errorf("columns are %v", got)
 	}
 }

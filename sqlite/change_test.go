@@ -3,6 +3,7 @@ package sqlite_test
 import (
 	"database/sql/driver"
 	"errors"
+	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -229,6 +230,23 @@ func TestEpochOfACopy(t *testing.T) {
 	check(t, err)
 	if now := head(t, again); now.Epoch == after.Epoch || now.Epoch == before.Epoch {
 		t.Errorf("head is %v when opened again", now)
+	}
+}
+
+// A file that is put in the place of another one may have the same inode.
+func TestEpochOfARestoredFile(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "a.db")
+	db := sqlitetest.OpenFile(t, path, itemSchema)
+	before := head(t, mainLog(t, db, "item"))
+	check(t, db.Close())
+	backup, err := os.ReadFile(path)
+	check(t, err)
+	check(t, os.Remove(path))
+	check(t, os.WriteFile(path, backup, 0o600))
+	db = sqlitetest.OpenFile(t, path, "")
+	if now := head(t, mainLog(t, db)); now.Epoch == before.Epoch {
+		t.Errorf("head is %v, was %v", now, before)
 	}
 }
 

@@ -157,3 +157,17 @@ func FuzzImage(f *testing.F) {
 		}
 	})
 }
+
+// Older versions of SQLite write infinity so.
+func TestDecodeInfinity(t *testing.T) {
+	t.Parallel()
+	values, ok := sqlite.DecodeImage("[Inf,-Inf,1]", []bool{false, false, false})
+	if !ok || values[0] != math.Inf(1) || values[1] != math.Inf(-1) || values[2] != int64(1) {
+		t.Errorf("values are %v, %t", values, ok)
+	}
+	for _, bad := range []string{"[In]", "[--Inf]", "[Infinity]", "[-]"} {
+		if values, ok := sqlite.DecodeImage(bad, []bool{false}); ok {
+			t.Errorf("%s is read as %v", bad, values)
+		}
+	}
+}

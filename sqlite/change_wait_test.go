@@ -3,8 +3,10 @@ package sqlite_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"math"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -126,3 +128,83 @@ func TestWaitIgnores(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Who never waits, because the log always goes on, notices, too.
+func TestWaitWhileTheLogMoves(t *testing.T) {
+	t.Parallel()
+	f, db := followItem(t)
+	outsideExec(t, outside(t, db), "ALTER TABLE item ADD COLUMN x TEXT")
+	within(t, "Wait", func() { check(t, f.l.Wait(bg, sqlite.Position{})) })
+	f.want("item: break")
+}
+
+// The log mends itself when somebody has dropped it.
+func TestWaitForALogThatIsDropped(t *testing.T) {
+	t.Parallel()
+	db := sqlitetest.Open(t, itemSchema)
+	l := mainLog(t, db, "item")
+	at := head(t, l)
+	done := make(chan error, 1)
+	go func() { done <- l.Wait(bg, at) }()
+	until(t, "somebody waits", func() bool { return sqlite.Watching(db) == 1 })
+	outsideExec(t, outside(t, db), "BEGIN", "DROP TABLE _change", "DROP TABLE _change_shape", "DROP TABLE _change_mark", "DROP TABLE _change_state",
+		"DROP TABLE _change_table", "COMMIT")
+	within(t, "Wait", func() {
+		if err := <-done; err == nil {
+			t.Error("no error")
+		}
+		check(t, l.Wait(bg, at))
+	})
+	now := head(t, l)
+	if now.Epoch == at.Epoch {
+		t.Error("the epoch is still the same")
+	}
+	check(t, write(db, 1)()) // no trigger is in its way
+	check(t, l.Track(bg, "item"))
+	f := follow(t, db, l)
+	check(t, write(db, 2)())
+	f.want("item: insert [2 <nil>]")
+}
+
+// Renew helps whatever has become of the log.
+func TestRenewALogThatIsDropped(t *testing.T) {
+	t.Parallel()
+	db := sqlitetest.Open(t, itemSchema)
+	l := mainLog(t, db)
+	at := head(t, l)
+	outsideExec(t, outside(t, db), "DROP TABLE _change_state", "DROP TABLE _change")
+	check(t, l.Renew(bg))
+	if now := head(t, l); now.Epoch == at.Epoch {
+		t.Error("the epoch is still the same")
+	}
+}
+
+// What cannot be put in order is tried less and less often.
+func TestWaitPausesAfterFailures(t *testing.T) {
+	t.Parallel()
+	var lines atomic.Int64
+	logger := slog.New(slog.NewTextHandler(writerFunc(func(p []byte) (int, error) { lines.Add(1); return len(p), nil }), nil))
+	db := sqlitetest.Open(t, itemSchema, sqlite.Options{Logger: logger})
+	l := mainLog(t, db, "item")
+	outsideExec(t, outside(t, db), "DROP TABLE _change_mark", "CREATE VIEW _change_mark AS SELECT 1")
+	for i, want := range []time.Duration{2, 4, 8, 16, 32, 60, 60} {
+		if got := sqlite.CatchUp(l); got != want*time.Second {
+			t.Errorf("pause %d is %v", i, got)
+		}
+	}
+	if n := lines.Load(); n != 7 {
+		t.Errorf("%d warnings", n)
+	}
+	outsideExec(t, outside(t, db), "DROP VIEW _change_mark")
+	if got := sqlite.CatchUp(l); got != time.Second {
+		t.Errorf("pause is %v after success", got)
+	}
+	check(t, db.Close())
+	if sqlite.CatchUp(l); lines.Load() != 7 {
+		t.Error("there is a warning that the database is closed")
+	}
+}
+
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }

@@ -3,6 +3,7 @@ package sqlite
 import (
 	"database/sql/driver"
 	"encoding/hex"
+	"math"
 	"strconv"
 	"strings"
 )
@@ -93,8 +94,15 @@ func (d *imageDecoder) blob(i int, before, after string) (driver.Value, int) {
 	return b, i + len(before) + len(digits) + len(after)
 }
 
-// number reads an integer, or a float, which has a point or an exponent.
+// number reads an integer, or a float, which has a point or an exponent, or is
+// infinite as older versions of SQLite write it.
 func (d *imageDecoder) number(i int) (driver.Value, int) {
+	if digits := strings.TrimPrefix(d.text[i:], "-"); strings.HasPrefix(digits, "Inf") {
+		if len(digits) < len(d.text[i:]) {
+			return math.Inf(-1), i + len("-Inf")
+		}
+		return math.Inf(1), i + len("Inf")
+	}
 	end, float := i, false
 	for ; end < len(d.text); end++ {
 		switch c := d.text[end]; {

@@ -10,7 +10,8 @@ import (
 
 // ChangeLogOptions say how much of its history a [ChangeLog] keeps: the
 // newest entries, as far as all limits allow, and always the newest one. The
-// limits are kept to within a tenth, roughly.
+// limits are kept to within a tenth, roughly. They are not kept in the file:
+// those of whoever has it open count, and of several the narrowest.
 type ChangeLogOptions struct {
 	// MaxRows bounds the number of entries; default 100,000, none if
 	// negative.
@@ -123,7 +124,8 @@ func (p *pruner) run(ctx context.Context) {
 }
 
 // Prune deletes now what is to be deleted, see [ChangeLogOptions]. In the
-// background that is done every minute, and after much was written.
+// background that is done every minute, and a second after any commit of this
+// handle.
 func (l *ChangeLog) Prune(ctx context.Context) error {
 	if err := l.Install(ctx); err != nil {
 		return err
@@ -154,7 +156,7 @@ func (l *ChangeLog) prune(ctx context.Context, force bool) error {
 		if marks, err = l.marks(c); err != nil {
 			return err
 		}
-		fresh, err = l.freshMarks(c, marks, floor, head, force)
+		fresh, err = l.freshMarks(ctx, c, marks, floor, head, force)
 		return err
 	})
 	if err != nil {
@@ -166,7 +168,7 @@ func (l *ChangeLog) prune(ctx context.Context, force bool) error {
 		}
 		marks = append(marks, fresh...)
 	}
-	target := l.db.opts.ChangeLog.target(marks, floor, head, l.db.opts.Now())
+	target := l.db.opts.ChangeLog.target(marks, floor, head, l.db.opts.Now(), force)
 	for floor < target {
 		if floor, err = l.raiseFloor(ctx, target); err != nil {
 			return err
@@ -175,11 +177,12 @@ func (l *ChangeLog) prune(ctx context.Context, force bool) error {
 	return nil
 }
 
-// target returns the newest entry to be deleted.
-func (o ChangeLogOptions) target(marks []logMark, floor, head int64, now time.Time) int64 {
-	target := floor
-	if o.MaxRows > 0 {
-		target = max(target, head-int64(o.MaxRows))
+// target returns the newest entry to be deleted. Unless exact is set, a few
+// entries too many are left until they are worth a write.
+func (o ChangeLogOptions) target(marks []logMark, floor, head int64, now time.Time, exact bool) int64 {
+	target, rows := floor, int64(o.MaxRows)
+	if rows > 0 && (exact || head-floor >= rows+max(1, rows/marksPerLimit)) {
+		target = max(target, head-rows)
 	}
 	var total int64
 	for _, m := range marks {
@@ -212,7 +215,7 @@ func (l *ChangeLog) marks(c *conn) (marks []logMark, err error) {
 
 // freshMarks returns marks for the entries since the last one, without
 // reading more than their sizes.
-func (l *ChangeLog) freshMarks(c *conn, marks []logMark, floor, head int64, force bool) (fresh []logMark, err error) {
+func (l *ChangeLog) freshMarks(ctx context.Context, c *conn, marks []logMark, floor, head int64, force bool) (fresh []logMark, err error) {
 	o, now := l.db.opts.ChangeLog, l.db.opts.Now()
 	m := logMark{seq: floor}
 	var last int64
@@ -225,27 +228,17 @@ func (l *ChangeLog) freshMarks(c *conn, marks []logMark, floor, head int64, forc
 		fresh = append(fresh, m)
 		m.bytes, begin = 0, m.seq
 	}
-	for m.seq < head {
-		from := m.seq
-		err := c.query(context.Background(), l.in(`SELECT max(seq), sum(size) FROM (
-			SELECT seq, coalesce(octet_length(old), 0) + coalesce(octet_length(new), 0) AS size
-			FROM $._change WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?)`), []driver.Value{from, head, int64(pruneBatch)},
-			func(row []driver.Value) error {
-				if seq, ok := row[0].(int64); ok {
-					size, _ := row[1].(int64)
-					m.seq, m.bytes = seq, m.bytes+size+(seq-from)*entryBytes
-				}
-				return nil
-			})
-		if err != nil {
-			return nil, err
-		}
-		if m.seq == from {
-			break
-		}
+	err = c.query(context.Background(), l.in(`SELECT seq, coalesce(octet_length(old), 0) + coalesce(octet_length(new), 0)
+		FROM $._change WHERE seq > ? AND seq <= ? ORDER BY seq`), []driver.Value{m.seq, head}, func(row []driver.Value) error {
+		m.seq = row[0].(int64)
+		m.bytes += row[1].(int64) + entryBytes
 		if o.full(m.seq-begin, m.bytes) {
 			add()
 		}
+		return ctx.Err()
+	})
+	if err != nil {
+		return nil, err
 	}
 	if m.seq > begin && (force || o.MaxAge > 0 && (last == 0 || now.Sub(time.UnixMilli(last)) >= o.MaxAge/marksPerAge)) {
 		add()
@@ -260,6 +253,7 @@ func (l *ChangeLog) writeMarks(ctx context.Context, marks, fresh []logMark) erro
 		last = marks[n-1].seq
 	}
 	return l.db.writer.do(ctx, &request{own: func(c *conn) error {
+		last := last // it may be run again
 		for _, m := range fresh {
 			err := c.query(context.Background(), l.in(`INSERT INTO $._change_mark (seq, at, bytes)
 				SELECT ?1, ?2, ?3 WHERE coalesce((SELECT max(seq) FROM $._change_mark WHERE seq < ?1), 0) <= ?4 ON CONFLICT DO NOTHING`),

@@ -52,8 +52,10 @@ func (l *ChangeLog) head(c *conn) (head Position, err error) {
 		return nil
 	})
 	if err == nil && (head.Epoch == "" || head.Seq < floor) {
-		l.there.Store(false) // the next Install puts it in order
 		err = fmt.Errorf("sqlite: somebody has deleted from the change log of %s", l.name)
+	}
+	if err != nil {
+		l.there.Store(false) // the next Install puts it in order
 	}
 	return head, err
 }
@@ -74,7 +76,8 @@ func (l *ChangeLog) HeadExpr() string {
 // LogBreak in its place.
 //
 // When after is of another epoch or beyond the head, there is a Gap without
-// changes, and End is the head or, if that comes before, upTo.
+// changes, and End is the head or, if that comes before, upTo. Otherwise End is
+// not before after, nor before the end of a Gap, even if that is beyond upTo.
 func (l *ChangeLog) Page(q Querier, after Position, upTo int64, limit int) (ChangePage, error) {
 	var epoch string
 	var floor, head int64
@@ -90,6 +93,7 @@ func (l *ChangeLog) Page(q Querier, after Position, upTo int64, limit int) (Chan
 		err = errors.New("it has lost its state")
 	}
 	if err != nil {
+		l.there.Store(false) // the next Install puts it in order
 		return ChangePage{}, fmt.Errorf("sqlite: read the change log of %s: %w", l.name, err)
 	}
 	page := ChangePage{End: Position{epoch, min(upTo, head)}}

@@ -10,8 +10,8 @@ import (
 // The tables of a log, in the file that it is of.
 //
 //   - _change has the entries. The newest one always stays, so that numbers
-//     go on from it: AUTOINCREMENT would write one more page. An event has its channel in old and its JSON in
-//     new.
+//     go on from it: AUTOINCREMENT would write one more page. An event has
+//     its channel in old and its JSON in new.
 //   - _change_shape says which table the images of an entry are of, and how
 //     they are written; ended is the entry from which on it is used no more.
 //   - _change_table has the tracked tables by name, with their shapes; 0 while
@@ -31,9 +31,23 @@ var changeTables = [...]string{
 // internalTable reports whether the changes of a table cannot be tracked
 // because it is SQLite's own or ours.
 func internalTable(name string) bool {
-	name = strings.ToLower(name)
+	name = foldName(name)
 	return strings.HasPrefix(name, "sqlite_") || name == "_change" || strings.HasPrefix(name, "_change_") || name == "_migration"
 }
+
+// foldName returns the name of a table or database in lower case, as SQLite
+// sees it: ASCII letters only.
+func foldName(name string) string {
+	return strings.Map(func(r rune) rune {
+		if 'A' <= r && r <= 'Z' {
+			r += 'a' - 'A'
+		}
+		return r
+	}, name)
+}
+
+// sameName reports whether two names are the same to SQLite.
+func sameName(a, b string) bool { return foldName(a) == foldName(b) }
 
 // in returns a statement with its "$." replaced by the name of the database.
 func (l *ChangeLog) in(text string) string {
@@ -86,6 +100,10 @@ func (l *ChangeLog) install(c *conn) error {
 			if err := c.exec("CREATE TABLE IF NOT EXISTS " + quoteName(l.name) + "." + table); err != nil {
 				return err
 			}
+		}
+		// Shapes are numbered anew: triggers must not go on with old numbers.
+		if err := l.silence(c); err != nil {
+			return err
 		}
 		if some {
 			// Somebody has dropped tables: what is left belongs to nothing.

@@ -26,7 +26,8 @@ type Sealer struct {
 const sealedSize = 16
 
 // Sealer returns the sealer of an epoch. An epoch that is not the present one
-// is an error.
+// is an error. It may read from the database: not to be called inside of
+// [DB.Read].
 func (l *ChangeLog) Sealer(ctx context.Context, epoch string) (*Sealer, error) {
 	if s := l.sealer.Load(); s != nil && s.epoch == epoch {
 		return s, nil

@@ -5,7 +5,6 @@ import (
 	"database/sql/driver"
 	"fmt"
 	"slices"
-	"strings"
 )
 
 // A trackedTable is a row of _change_table and what it stands for now.
@@ -15,6 +14,7 @@ type trackedTable struct {
 
 	table    string // as the schema spells it; "": there is no such table
 	columns  string // of table, encoded
+	logged   []loggedColumn
 	triggers []trigger
 	renewed  bool // needs a shape, table or columns are not those of the old one
 	stale    bool // triggers must be created
@@ -70,6 +70,7 @@ func (l *ChangeLog) inspect(c *conn) (result inspection, err error) {
 		if t.columns, err = encodeColumns(columns); err != nil {
 			return inspection{}, err
 		}
+		t.logged = columns
 		t.renewed = t.shape == 0 || before != table || columnsBefore != t.columns
 		t.triggers = triggers(table, t.shape, columns)
 		t.stale = t.renewed || !youngest(all, t.triggers)
@@ -92,7 +93,7 @@ func (l *ChangeLog) inspect(c *conn) (result inspection, err error) {
 func youngest(all, want []trigger) bool {
 	var last []trigger
 	for _, t := range slices.Backward(all) {
-		if strings.EqualFold(t.table, want[0].table) {
+		if sameName(t.table, want[0].table) {
 			if last = append(last, t); len(last) == len(want) {
 				break
 			}
@@ -141,6 +142,9 @@ func (l *ChangeLog) sync(c *conn, quiet func(table string) bool) error {
 func (l *ChangeLog) restore(c *conn, t *trackedTable, quiet func(table string) bool) error {
 	bg := context.Background()
 	if t.table == "" && t.shape != 0 {
+		if err := l.appendBreak(c, t.shape, true); err != nil {
+			return err
+		}
 		return c.query(bg, l.in("UPDATE $._change_table SET shape = 0 WHERE name = ?"), []driver.Value{t.name}, nil)
 	}
 	if !t.stale {
@@ -159,17 +163,13 @@ func (l *ChangeLog) restore(c *conn, t *trackedTable, quiet func(table string) b
 	if !t.renewed && quiet != nil && quiet(t.table) {
 		return nil
 	}
-	return l.appendBreak(c, t)
+	return l.appendBreak(c, t.shape, false)
 }
 
 // reshape gives a table a new shape.
 func (l *ChangeLog) reshape(c *conn, t *trackedTable) error {
 	bg := context.Background()
-	_, columns, err := l.loggedColumns(c, t.table)
-	if err != nil {
-		return err
-	}
-	err = c.query(bg, l.in("INSERT INTO $._change_shape (tbl, columns) VALUES (?, ?) RETURNING id"), []driver.Value{t.table, t.columns},
+	err := c.query(bg, l.in("INSERT INTO $._change_shape (tbl, columns) VALUES (?, ?) RETURNING id"), []driver.Value{t.table, t.columns},
 		func(row []driver.Value) error {
 			t.shape = row[0].(int64)
 			return nil
@@ -177,15 +177,16 @@ func (l *ChangeLog) reshape(c *conn, t *trackedTable) error {
 	if err != nil {
 		return err
 	}
-	t.triggers = triggers(t.table, t.shape, columns)
+	t.triggers = triggers(t.table, t.shape, t.logged)
 	return c.query(bg, l.in("UPDATE $._change_table SET shape = ? WHERE name = ?"), []driver.Value{t.shape, t.name}, nil)
 }
 
-// appendBreak appends a break. Older shapes of the table end there.
-func (l *ChangeLog) appendBreak(c *conn, t *trackedTable) error {
+// appendBreak appends a break of the table that a shape is of. Older shapes of
+// the table end there, and this one when it is the last.
+func (l *ChangeLog) appendBreak(c *conn, shape int64, last bool) error {
 	bg := context.Background()
 	var seq int64
-	err := c.query(bg, l.in("INSERT INTO $._change (shape, op) VALUES (?, ?) RETURNING seq"), []driver.Value{t.shape, int64(LogBreak)},
+	err := c.query(bg, l.in("INSERT INTO $._change (shape, op) VALUES (?, ?) RETURNING seq"), []driver.Value{shape, int64(LogBreak)},
 		func(row []driver.Value) error {
 			seq = row[0].(int64)
 			return nil
@@ -193,8 +194,8 @@ func (l *ChangeLog) appendBreak(c *conn, t *trackedTable) error {
 	if err != nil {
 		return err
 	}
-	return c.query(bg, l.in("UPDATE $._change_shape SET ended = ? WHERE tbl = ? COLLATE NOCASE AND id <> ? AND ended IS NULL"),
-		[]driver.Value{seq, t.table, t.shape}, nil)
+	return c.query(bg, l.in(`UPDATE $._change_shape SET ended = ?1 WHERE ended IS NULL AND (id <> ?2 OR ?3)
+		AND tbl = (SELECT s.tbl FROM $._change_shape AS s WHERE s.id = ?2) COLLATE NOCASE`), []driver.Value{seq, shape, last}, nil)
 }
 
 // syncLogs is sync for the logs of all databases.

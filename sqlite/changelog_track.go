@@ -6,15 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 )
 
-// Install makes the log's own tables, whose names begin with "_change", if
+// Install makes the log's own tables, _change and _change_..., if
 // they are not there. Track does it, too.
 //
 // It also begins a new epoch when the file is not the one that the log was
 // made in but a copy of it. That cannot be told when the content of a file is
-// replaced in place, or on systems without inodes: see Renew.
+// replaced in place, as by cp over it, or on systems without inodes: see Renew.
 func (l *ChangeLog) Install(ctx context.Context) error {
 	if l.there.Load() {
 		return l.db.openErr()
@@ -35,8 +34,10 @@ func (l *ChangeLog) Install(ctx context.Context) error {
 }
 
 // Renew begins a new epoch: every position from before is followed by a gap.
-// A program that has put older data into the file should call it.
+// Whoever has put older data into the file should call it, and who uses
+// Synchronous Normal, after a power cut.
 func (l *ChangeLog) Renew(ctx context.Context) error {
+	l.there.Store(false) // it may not be any more
 	if err := l.Install(ctx); err != nil {
 		return err
 	}
@@ -67,7 +68,7 @@ func (l *ChangeLog) Track(ctx context.Context, tables ...string) error {
 		ready = found.done()
 		for _, name := range tables {
 			ready = ready && slices.ContainsFunc(found.tables, func(t trackedTable) bool {
-				return t.table != "" && strings.EqualFold(t.name, name)
+				return t.table != "" && sameName(t.name, name)
 			})
 		}
 		return nil
@@ -108,7 +109,7 @@ func (l *ChangeLog) trackable(c *conn, name string) (table string, err error) {
 	kind := "unknown"
 	err = c.query(context.Background(), "PRAGMA "+quoteName(l.name)+".table_list("+quoteName(name)+")", nil,
 		func(row []driver.Value) error {
-			if schema, _ := row[0].(string); strings.EqualFold(schema, l.name) {
+			if schema, _ := row[0].(string); sameName(schema, l.name) {
 				table, kind = row[1].(string), row[2].(string)
 			}
 			return nil
@@ -136,12 +137,12 @@ func (l *ChangeLog) Untrack(ctx context.Context, tables ...string) error {
 			return err
 		}
 		for _, t := range found.tables {
-			if !slices.ContainsFunc(tables, func(name string) bool { return strings.EqualFold(name, t.name) }) {
+			if !slices.ContainsFunc(tables, func(name string) bool { return sameName(name, t.name) }) {
 				continue
 			}
 			err := c.query(context.Background(), l.in("DELETE FROM $._change_table WHERE name = ?"), []driver.Value{t.name}, nil)
-			if err == nil && t.shape != 0 && t.table != "" {
-				err = l.appendBreak(c, &t)
+			if err == nil && t.shape != 0 {
+				err = l.appendBreak(c, t.shape, true)
 			}
 			if err != nil {
 				return err

@@ -21,12 +21,13 @@ type loggedColumn struct {
 	Name     string `json:"n"`
 	Encoding string `json:"e"`
 	Text     bool   `json:"t,omitempty"` // of a STRICT table and declared TEXT
-	NotNull  bool   `json:"r,omitempty"`
+	NotNull  bool   `json:"r,omitempty"` // matters with hexValue only
 }
 
-// groupColumns is how many columns one call of json_array takes. Wider tables
-// have arrays inside of the array.
-const groupColumns = 500
+// groupColumns is how many columns one call of json_array takes: older tools
+// allow a function no more than 127 arguments. Wider tables have arrays inside
+// of the array.
+const groupColumns = 100
 
 // loggedColumns returns the columns of a table, hidden and generated ones
 // too, or nil when there is no ordinary table of that name. table is how the
@@ -35,7 +36,7 @@ func (l *ChangeLog) loggedColumns(c *conn, name string) (table string, columns [
 	strict := false
 	db := quoteName(l.name)
 	err = c.query(context.Background(), "PRAGMA "+db+".table_list("+quoteName(name)+")", nil, func(row []driver.Value) error {
-		if schema, _ := row[0].(string); strings.EqualFold(schema, l.name) && row[2] == "table" {
+		if schema, _ := row[0].(string); sameName(schema, l.name) && row[2] == "table" {
 			table, strict = row[1].(string), row[5] == int64(1)
 		}
 		return nil
@@ -46,7 +47,7 @@ func (l *ChangeLog) loggedColumns(c *conn, name string) (table string, columns [
 	err = c.query(context.Background(), "PRAGMA "+db+".table_xinfo("+quoteName(table)+")", nil, func(row []driver.Value) error {
 		name, _ := row[1].(string)
 		declared, _ := row[2].(string)
-		column := loggedColumn{Name: name, Encoding: anyValue, NotNull: row[3] == int64(1)}
+		column := loggedColumn{Name: name, Encoding: anyValue}
 		if strict {
 			switch strings.ToUpper(declared) {
 			case "INT", "INTEGER", "REAL":
@@ -54,7 +55,7 @@ func (l *ChangeLog) loggedColumns(c *conn, name string) (table string, columns [
 			case "TEXT":
 				column.Encoding, column.Text = plainValue, true
 			case "BLOB":
-				column.Encoding = hexValue
+				column.Encoding, column.NotNull = hexValue, row[3] == int64(1)
 			}
 		}
 		columns = append(columns, column)

@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"database/sql/driver"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -10,7 +11,9 @@ import (
 
 const (
 	pollEvery = 25 * time.Millisecond // for what other processes commit
-	syncAgain = time.Second           // triggers are put in order at most so often: it may fail
+	syncAgain = time.Second           // triggers are put in order at most so often
+
+	maxSyncPause = time.Minute // the same, doubled each time that it fails
 )
 
 // commits tells those who wait in [ChangeLog.Wait] of commits. The connection
@@ -99,17 +102,17 @@ func (l *ChangeLog) Wait(ctx context.Context, after Position) error {
 		var head Position
 		todo := false
 		err := w.peek(func(c *conn) (err error) {
-			if head, err = l.head(c); err == nil && head == after && others {
+			if head, err = l.head(c); err == nil && others {
 				todo, err = l.outOfStep(c)
 			}
 			return err
 		})
-		if err != nil || head != after {
-			return err
-		}
-		if todo {
+		if err == nil && todo {
 			l.catchUp(ctx)
 			continue
+		}
+		if err != nil || head != after {
+			return err
 		}
 		select {
 		case <-next:
@@ -131,7 +134,7 @@ func (l *ChangeLog) outOfStep(c *conn) (bool, error) {
 	if err != nil || version == l.checked.Load() {
 		return false, err
 	}
-	if time.Since(time.Unix(0, l.tried.Load())) < syncAgain {
+	if time.Since(time.Unix(0, l.tried.Load())) < max(syncAgain, time.Duration(l.pause.Load())) {
 		return false, nil
 	}
 	found, err := l.inspect(c)
@@ -146,7 +149,12 @@ func (l *ChangeLog) outOfStep(c *conn) (bool, error) {
 func (l *ChangeLog) catchUp(ctx context.Context) {
 	l.tried.Store(time.Now().UnixNano())
 	err := l.db.writer.do(ctx, &request{own: func(c *conn) error { return l.sync(c, nil) }})
-	if err != nil && ctx.Err() == nil {
+	if err == nil {
+		l.pause.Store(0)
+		return
+	}
+	if ctx.Err() == nil && !errors.Is(err, ErrClosed) {
+		l.pause.Store(int64(min(2*max(syncAgain, time.Duration(l.pause.Load())), maxSyncPause)))
 		l.db.log.Warn("keep the change log in step with the schema", "database", l.name, "error", err)
 	}
 }

@@ -47,7 +47,8 @@ type Change struct {
 }
 
 // A Position is a place in a change log: behind the change Seq. Epoch names
-// the history that Seq counts in; it is renewed when the file was restored.
+// the history that Seq counts in; it is renewed when another file was put in
+// the place of the database, but see [ChangeLog.Renew].
 type Position struct {
 	Epoch string
 	Seq   int64
@@ -109,7 +110,9 @@ type ChangePage struct {
 //     order.
 //   - The sign of a zero in a column without a type.
 //
-// Names that begin with "_change" belong to the log.
+// The name _change and those that begin with "_change_" belong to the log.
+// Programs that have the same file open should use the same version of this
+// package: triggers that another one has made are not as they must be.
 type ChangeLog struct {
 	db   *DB
 	name string // of the database
@@ -119,6 +122,7 @@ type ChangeLog struct {
 	there   atomic.Bool  // installed, and tables of this very file
 	checked atomic.Int64 // schema version at which all was as it must be
 	tried   atomic.Int64 // when Wait has last put it in order, Unix nanoseconds
+	pause   atomic.Int64 // nanoseconds until it does so again, after failures
 	shapes  shapes
 	sealer  atomic.Pointer[Sealer]
 }
@@ -127,7 +131,7 @@ type ChangeLog struct {
 // attached one. Every call returns the same.
 func (db *DB) ChangeLog(database string) (*ChangeLog, error) {
 	for _, l := range db.logs {
-		if strings.EqualFold(l.name, database) {
+		if sameName(l.name, database) {
 			return l, nil
 		}
 	}
@@ -145,31 +149,18 @@ func (db *DB) newLogs() (logs []*ChangeLog) {
 	return logs
 }
 
-// openLogs puts the logs in order that are in the files already, through the
-// writer, which nobody uses yet.
+// openLogs puts the logs in order that are in the files already. Nobody uses
+// the writer w yet.
 func (db *DB) openLogs(ctx context.Context, w *conn) {
 	for _, l := range db.logs {
-		install, sync, err := l.look(w)
-		if err == nil && install {
-			err = l.Install(ctx)
-		}
-		if err == nil && sync {
-			err = db.writer.do(ctx, &request{own: func(c *conn) error { return l.sync(c, nil) }})
+		_, some, err := l.complete(w)
+		if err == nil && some {
+			err = l.Track(ctx)
 		}
 		if err != nil {
 			db.log.Warn("open the change log", "database", l.name, "error", err)
 		}
 	}
-}
-
-// look reports whether there is a log, and whether it must be put in order.
-func (l *ChangeLog) look(c *conn) (install, sync bool, err error) {
-	all, some, err := l.complete(c)
-	if err != nil || !all {
-		return some, some, err
-	}
-	found, err := l.inspect(c)
-	return true, !found.done(), err
 }
 
 const (
@@ -191,7 +182,7 @@ func (l *ChangeLog) Publish(ctx context.Context, channel string, event []byte) e
 }
 
 // PublishTx is Publish as a part of tx, an Update: the event is there when and
-// only when all else that tx writes is.
+// only when all else that tx writes is. The log must have been installed.
 func (l *ChangeLog) PublishTx(ctx context.Context, tx *Tx, channel string, event []byte) error {
 	query, err := l.publication(channel, event)
 	if err != nil {

@@ -88,7 +88,11 @@ func (c *conn) prepare(text string) (*stmt, error) {
 			return s, nil
 		}
 	}
+	resync := c.tx.resync
+	c.tx.resync = false
 	ds, err := c.raw.Prepare(text)
+	alters := c.tx.resync
+	c.tx.resync = resync || alters
 	if err != nil {
 		return nil, err
 	}
@@ -96,8 +100,10 @@ func (c *conn) prepare(text string) (*stmt, error) {
 		return nil, err
 	}
 	s := &stmt{sql: text, s: ds.(*sqlite3.SQLiteStmt), n: ds.NumInput()}
-	if _, nested := c.stmts[text]; nested {
-		return s, nil // closed after use, see release
+	if _, nested := c.stmts[text]; nested || alters {
+		// Closed after use, see release. What alters the schema is not kept,
+		// because authorize must see it each time.
+		return s, nil
 	}
 	c.stmts[text] = c.order.PushFront(s)
 	for e := c.order.Back(); c.order.Len() > maxStatements && e != nil; {
@@ -286,6 +292,7 @@ func (t *txConn) Driver() driver.Driver                        { return Driver{}
 func (t *txConn) Close() error                                 { return nil }
 
 func (t *txConn) Begin() (driver.Tx, error) {
+	t.resync = false // of one before, which has failed
 	err := t.control(t.beginSQL)
 	t.running = ofFunction
 	return t, err
@@ -370,9 +377,9 @@ func (t *txConn) authorize(action int, arg1, arg2, database string) int {
 func (t *txConn) touch(action int, arg1, arg2, database string) {
 	switch action {
 	case actionAlterTable:
-		t.touched[strings.ToLower(arg1+"."+arg2)] = true
+		t.touched[foldName(arg1+"."+arg2)] = true
 	case actionCreateTable, actionDelete, actionDropTable, actionInsert, actionUpdate:
-		t.touched[strings.ToLower(database+"."+arg1)] = true
+		t.touched[foldName(database+"."+arg1)] = true
 	}
 }
 

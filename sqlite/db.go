@@ -26,7 +26,8 @@ const (
 	// Full, the default: the write is on the disk and survives a power cut.
 	Full Synchronous = iota
 	// Normal: the write survives the death of the process; a power cut may
-	// lose the last acknowledged writes, never the database.
+	// lose the last acknowledged writes, never the database. Numbers of a
+	// [ChangeLog] that were lost are then used again: call its Renew.
 	Normal
 )
 

@@ -1,6 +1,10 @@
 package sqlite
 
-import "database/sql/driver"
+import (
+	"context"
+	"database/sql/driver"
+	"time"
+)
 
 // SavepointName is the savepoint that surrounds the function of an Update.
 const SavepointName = savepointName
@@ -16,3 +20,15 @@ func Watching(db *DB) int { return int(db.commits.waiting.Load()) }
 
 // PollEvery is how often they look for what other processes have written.
 const PollEvery = pollEvery
+
+// PruneTarget returns up to where a log without marks is pruned.
+func PruneTarget(o ChangeLogOptions, floor, head int64, exact bool) int64 {
+	return o.target(nil, floor, head, time.Time{}, exact)
+}
+
+// CatchUp puts a log in order and returns how long [ChangeLog.Wait] then does
+// not try it again.
+func CatchUp(l *ChangeLog) time.Duration {
+	l.catchUp(context.Background())
+	return max(syncAgain, time.Duration(l.pause.Load()))
+}

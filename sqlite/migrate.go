@@ -13,7 +13,6 @@ import (
 	"regexp"
 	"sort"
 	"strconv"
-	"strings"
 )
 
 // migrationName is "0001_name.sql", or with a letter and two underscores as
@@ -174,6 +173,10 @@ func (c *conn) pending(files []migration) (*migration, error) {
 // apply applies a file, without the triggers of change logs, which could be in
 // its way. Tables that it touches get a break instead.
 func (db *DB) apply(c *conn, m *migration) error {
+	// What others have gone around before gets its break, too.
+	if err := db.syncLogs(c, nil); err != nil {
+		return err
+	}
 	for _, l := range db.logs {
 		if err := l.silence(c); err != nil {
 			return err
@@ -189,7 +192,7 @@ func (db *DB) apply(c *conn, m *migration) error {
 	if c.raw.AutoCommit() {
 		return errors.New("the file has ended its transaction")
 	}
-	err = db.syncLogs(c, func(database, table string) bool { return !touched[strings.ToLower(database+"."+table)] })
+	err = db.syncLogs(c, func(database, table string) bool { return !touched[foldName(database+"."+table)] })
 	if err != nil {
 		return err
 	}

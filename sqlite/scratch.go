@@ -20,8 +20,8 @@ func (db *DB) Scratch(ctx context.Context) (*Scratch, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if errors.Is(db.writer.err(), ErrClosed) {
-		return nil, ErrClosed
+	if err := db.openErr(); err != nil {
+		return nil, err
 	}
 	c, err := db.openConn(true)
 	if err != nil {
@@ -35,13 +35,18 @@ func (db *DB) Scratch(ctx context.Context) (*Scratch, error) {
 }
 
 // Read runs fn in a snapshot: all queries in it see the database at one
-// moment. What fn does to temporary tables stays, whatever it returns.
+// moment. What fn does to temporary tables stays, whatever it returns, unless
+// SQLite has rolled back by itself: then Value has forgotten everything.
 func (s *Scratch) Read(fn func() error) (err error) {
 	if err := s.c.query(context.Background(), "BEGIN /* scratch */", nil, nil); err != nil {
 		return s.db.classify(err)
 	}
 	defer func() {
-		err = s.db.classify(errors.Join(err, s.c.query(context.Background(), "COMMIT /* scratch */", nil, nil)))
+		cerr := s.c.query(context.Background(), "COMMIT /* scratch */", nil, nil)
+		if cerr != nil {
+			clear(s.values)
+		}
+		err = s.db.classify(errors.Join(err, cerr))
 	}()
 	return fn()
 }

@@ -136,3 +136,34 @@ func TestScratchRefused(t *testing.T) {
 	_, err = db.Scratch(bg)
 	wantErr(t, err, sqlite.ErrClosed)
 }
+
+// What is kept beside temporary tables is dropped when SQLite has undone what
+// was done to these.
+func TestScratchRolledBack(t *testing.T) {
+	t.Parallel()
+	s := openScratch(t, sqlitetest.Open(t, itemSchema))
+	defer func() { check(t, s.Close()) }()
+	made := 0
+	table := func() {
+		s.Value("table", func() any {
+			made++
+			check(t, s.Query("CREATE TEMP TABLE mine (id INTEGER PRIMARY KEY)", nil, nil))
+			return nil
+		})
+	}
+	err := s.Read(func() error {
+		table()
+		check(t, s.Query("INSERT INTO temp.mine VALUES (1)", nil, nil))
+		return s.Query("INSERT OR ROLLBACK INTO temp.mine VALUES (1)", nil, nil)
+	})
+	if err == nil {
+		t.Error("no error")
+	}
+	check(t, s.Read(func() error {
+		table()
+		return s.Query("INSERT INTO temp.mine VALUES (1)", nil, nil)
+	}))
+	if made != 2 {
+		t.Errorf("the table was made %d times", made)
+	}
+}

@@ -486,6 +486,7 @@ func (w *writer) execute(r *request) error {
 	if r.own != nil {
 		return r.own(w.c)
 	}
+	w.c.tx.resync = false // of a request before, which has failed
 	if err := w.statements(r); err != nil {
 		return err
 	}
