@@ -88,9 +88,9 @@ type Config struct {
 	// Realtime configures event streams. nil: the defaults, if one of Records
 	// has Subscriptions, and no streams otherwise. Its Subscribe is made of
 	// Records, and its Identify and Check of Auth, if there is one: those must
-	// be nil then. Otherwise the default Identify knows users by Caller. What
-	// else it leaves out of Logger, Now, Proxies and TrustedProxies is as in
-	// Auth.
+	// be nil then. Otherwise the default Identify knows users by Caller. Its
+	// Logger is filled in from Logger; Now, and Proxies with TrustedProxies, if
+	// it leaves them out, are those of Auth.
 	Realtime *realtime.Config
 
 	// BodyLimit is the greatest request body in bytes; default 10 MiB.
@@ -324,7 +324,8 @@ func (b *Backend) healthcheck(w http.ResponseWriter, r *http.Request) {
 
 // Serve listens on srv.Addr and serves until ctx ends, then ends all event
 // streams and lets other running requests finish for up to
-// Config.DrainTimeout. It returns nil after such an end. With srv.TLSConfig it serves TLS. It does not close the backend.
+// Config.DrainTimeout. It returns nil after such an end. With srv.TLSConfig it
+// serves TLS. It does not close the backend.
 func (b *Backend) Serve(ctx context.Context, srv *http.Server) error {
 	addr := srv.Addr
 	if addr == "" {

@@ -12,7 +12,7 @@ import (
 	"github.com/bedplate/bedplate/sqlite"
 )
 
-// Current reports, for each of users, whether the credential that it has question
+// Current reports, for each of users, whether the credential that it has shown
 // is still what it was: the session, API key or identity is there and has not
 // expired, with the same scopes, and belongs to the same account, which is not
 // disabled and has neither become an administrator's nor ceased to be one. It

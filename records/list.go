@@ -31,7 +31,7 @@ type lister struct {
 	last  []driver.Value
 	rows  int
 	exp   *expander
-	head  string // position in the change log, if there is one
+	head  string // position in the change log, as the log has it, if there is one
 }
 
 // list appends the response of a list request to dst. head is the position in
@@ -66,8 +66,10 @@ func (s *Service) list(ctx context.Context, p *plan, user caller, rawQuery strin
 	if err != nil {
 		return nil, "", err
 	}
-	body, err = l.run(ctx, pages, dst)
-	return body, l.head, err
+	if body, err = l.run(ctx, pages, dst); err == nil && l.head != "" {
+		head, err = p.live.cursor(l.head)
+	}
+	return body, head, err
 }
 
 // order sets keys: what was asked for, then what tells all rows apart, so that
@@ -352,10 +354,9 @@ func (l *lister) count(query queryFunc) (n int64, err error) {
 
 // position reads the position in the change log.
 func (l *lister) position(query queryFunc) error {
-	return query("SELECT "+l.p.live.head, nil, func(row []driver.Value) (err error) {
-		head, _ := row[0].(string)
-		l.head, err = l.p.live.cursor(head)
-		return err
+	return query("SELECT "+l.p.live.head, nil, func(row []driver.Value) error {
+		l.head, _ = row[0].(string)
+		return nil
 	})
 }
 

@@ -267,7 +267,7 @@ func (t *table) applyChecks(create string) error {
 		return fmt.Errorf("read declaration of table %q: %w", t.name, err)
 	}
 	for _, def := range definitions(tokens) {
-		c := t.exact(def[0].Name())
+		c := t.exact(def[0].Name() + def[0].Value()) // SQLite takes strings for names
 		if c == nil {
 			continue // a table constraint
 		}

@@ -36,15 +36,17 @@ type planSet struct {
 	schema  int64        // the version it was compiled against
 	changes int64        // DB.SchemaChanges at that time
 	checked atomic.Int64 // when the version was last looked at, Unix nanoseconds
+	again   bool         // some tables could not be tracked, which is to be tried again
 }
 
 // recheckEvery is how soon a change of the schema by another process is seen.
 const recheckEvery = int64(time.Second)
 
 // New compiles the APIs of cfg against the schema of db and reports every
-// mistake at once, each with its API, its rule and the position. When the
-// schema changes later, the APIs are compiled anew; one that does not fit any
-// more answers 500 until it does.
+// mistake at once, each with its API, its rule and the position. With a mistake
+// it leaves the database as it is. When the schema changes later, the APIs are
+// compiled anew, and tables with subscriptions are recorded again if they were
+// not; an API that does not fit any more answers 500 until it does.
 func New(db *sqlite.DB, cfg Config) (*Service, error) {
 	cfg = cfg.withDefaults()
 	var errs []error
@@ -57,10 +59,10 @@ func New(db *sqlite.DB, cfg Config) (*Service, error) {
 	s := &Service{db: db, cfg: cfg, log: cfg.Logger}
 	s.slow = make(slots, max(1, db.MaxReaders()-1))
 	set, mistakes, err := s.compile(context.Background())
-	if err == nil && mistakes == nil {
-		set, mistakes, err = s.track(set)
+	if err = errors.Join(append(errs, mistakes, err)...); err == nil { // nothing is written before all is well
+		set, err = s.track(context.Background(), set)
 	}
-	if err = errors.Join(append(errs, mistakes, err)...); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	s.plans.Store(set)
@@ -88,12 +90,12 @@ func (s *Service) compile(ctx context.Context) (set *planSet, mistakes, err erro
 }
 
 // track has the tables with subscriptions recorded. It returns the APIs
-// compiled against the schema after that.
-func (s *Service) track(set *planSet) (after *planSet, mistakes, err error) {
+// compiled against the schema after that, also with an error of some tables.
+func (s *Service) track(ctx context.Context, set *planSet) (after *planSet, err error) {
 	tables := map[string][]string{}
 	for i := range s.cfg.APIs {
 		p := set.byName[s.cfg.APIs[i].Name]
-		if p.live != nil && !slices.Contains(tables[p.table.database], p.table.name) {
+		if p != nil && p.live != nil && !slices.Contains(tables[p.table.database], p.table.name) {
 			tables[p.table.database] = append(tables[p.table.database], p.table.name)
 		}
 	}
@@ -101,17 +103,21 @@ func (s *Service) track(set *planSet) (after *planSet, mistakes, err error) {
 	for _, database := range slices.Sorted(maps.Keys(tables)) {
 		log, err := s.db.ChangeLog(database)
 		if err == nil {
-			err = log.Track(context.Background(), tables[database]...)
+			_, _ = log.Head(ctx) // which notices when the log is not there any more
+			err = log.Track(ctx, tables[database]...)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("records: subscriptions: %w", err))
 		}
 	}
 	if set.changes == s.db.SchemaChanges() {
-		return set, errors.Join(errs...), nil
+		return set, errors.Join(errs...)
 	}
-	after, mistakes, err = s.compile(context.Background())
-	return after, errors.Join(append(errs, mistakes)...), err
+	after, mistakes, err := s.compile(ctx)
+	if err != nil {
+		after = set
+	}
+	return after, errors.Join(append(errs, mistakes, err)...)
 }
 
 // storedKey returns the key in the database, making one at first.
@@ -169,7 +175,7 @@ func (s *Service) refresh(set *planSet) *planSet {
 		return set
 	}
 	next := &planSet{byName: set.byName, schema: version, changes: changes}
-	if version != set.schema {
+	if version != set.schema || set.again {
 		var mistakes error
 		if next, mistakes, err = s.compile(ctx); err != nil {
 			// The database cannot be asked at the moment; the next request tries again.
@@ -179,10 +185,24 @@ func (s *Service) refresh(set *planSet) *planSet {
 		if mistakes != nil {
 			s.log.Error("record APIs do not fit the schema", "error", mistakes)
 		}
+		next = s.trackAgain(next, set.again)
 	}
 	next.checked.Store(time.Now().UnixNano())
 	s.plans.Store(next)
 	return next
+}
+
+// trackAgain is track after a change of the schema: another process may have
+// made a table, or put another file in the place of this one. It returns set,
+// if it is still of the present schema.
+func (s *Service) trackAgain(set *planSet, warned bool) *planSet {
+	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.QueryTimeout)
+	defer cancel()
+	set, err := s.track(ctx, set)
+	if set.again = err != nil; err != nil && !warned {
+		s.log.Error("record changes for subscriptions", "error", err)
+	}
+	return set
 }
 
 // A caller is a [Caller] whose id is a value of the database, nil when

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/bedplate/bedplate/records"
 	"github.com/bedplate/bedplate/sqlite"
@@ -193,6 +196,88 @@ func TestSubscriptionMistakes(t *testing.T) {
 		}
 		if _, err := records.New(db, records.Config{APIs: []records.API{{Name: "t", Table: test.table, World: records.Read, ReadRule: test.rule}}, Logger: quiet()}); err != nil {
 			t.Errorf("%s, rule %s, without subscriptions: %v", test.table, test.rule, err)
+		}
+	}
+}
+
+// A list waits for no second connection, also not for the first position that
+// it tells.
+func TestListWithOneReader(t *testing.T) {
+	t.Parallel()
+	db := openFile(t, filepath.Join(t.TempDir(), "test.db"), noteSchema, sqlite.Options{Readers: 1})
+	svc := newService(t, db, noteAPIs()...)
+	answers := make(chan response, 1)
+	go func() { answers <- get(svc, "", "/note?count=true") }()
+	select {
+	case r := <-answers:
+		if r.status != 200 || r.header.Get("Change-Cursor") == "" {
+			t.Error(r, r.header)
+		}
+	case <-time.After(20 * time.Second):
+		panic("the list hangs") // with it, closing the database would
+	}
+}
+
+// A configuration that is refused leaves no trace in the file.
+func TestRefusedConfigWritesNothing(t *testing.T) {
+	t.Parallel()
+	db := openDB(t, noteSchema)
+	before := dump(t, db)
+	bad := append(noteAPIs(), records.API{Name: "bad", Table: "nowhere"})
+	for _, cfg := range []records.Config{{APIs: bad}, {APIs: noteAPIs(), BodyLimit: -1}, {APIs: noteAPIs(), CursorKey: []byte("short")}} {
+		if _, err := records.New(db, cfg); err == nil {
+			t.Error("no error")
+		}
+		if after := dump(t, db); after != before {
+			t.Errorf("it has changed the file: %s", after)
+		}
+	}
+}
+
+// When another process has taken away the tables of the log, as by putting an
+// older file into the place, they are made anew. So it is with a table that
+// comes back.
+func TestTracksAgain(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "test.db")
+	db := openFile(t, path, noteSchema, sqlite.Options{})
+	h := signIn(newService(t, db, noteAPIs()...))
+	cursor := func() string { return get(h, "", "/note").header.Get("Change-Cursor") }
+	first := cursor()
+	if first == "" {
+		t.Fatal("no position")
+	}
+	other := openFile(t, path, "", sqlite.Options{})
+	drop := ""
+	for _, row := range rowsOf(t, other, `SELECT type, name FROM sqlite_schema WHERE name LIKE '\_change%' ESCAPE '\' AND type IN ('table', 'trigger') ORDER BY type = 'table'`) {
+		drop += `DROP ` + row[0] + ` "` + row[1] + `";`
+	}
+	execSQL(t, other, drop)
+	until(t, func() bool { now := cursor(); return now != "" && epoch(now) != epoch(first) })
+	logged := func(table string) bool {
+		head := func() string { return one(t, db, `SELECT coalesce(max(seq), 0) FROM _change`) }
+		before := head()
+		execSQL(t, other, `UPDATE `+table+` SET id = id`)
+		return head() != before
+	}
+	until(t, func() bool { return logged("note") && logged("word") })
+	execSQL(t, other, `DROP TABLE word`)
+	until(t, func() bool { return get(h, "", "/word").status == 500 })
+	execSQL(t, other, `CREATE TABLE word (id TEXT PRIMARY KEY) STRICT; INSERT INTO word VALUES ('b')`)
+	until(t, func() bool { return get(h, "", "/word").status == 200 && logged("word") })
+}
+
+func epoch(position string) string {
+	before, _, _ := strings.Cut(position, ".")
+	return before
+}
+
+func until(t *testing.T, done func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for tick := time.NewTicker(20 * time.Millisecond); !done(); <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatal("it has not come")
 		}
 	}
 }

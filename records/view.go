@@ -21,7 +21,6 @@ type View struct {
 	database, table string // see Source
 
 	latest atomic.Pointer[judgement]
-	warned atomic.Bool // that the conditions could not be evaluated
 }
 
 func newView(s *Service, p *plan, filter *listquery.Filter) (*View, error) {
@@ -30,7 +29,8 @@ func newView(s *Service, p *plan, filter *listquery.Filter) (*View, error) {
 		return nil, refusedFilter(err)
 	}
 	v := &View{
-		s: s, api: p.api.Name, filter: filter, key: p.api.Name + "?" + canonical(filter), perUser: p.read != nil && p.read.UsesUser(),
+		s: s, api: p.api.Name, filter: filter, perUser: p.read != nil && p.read.UsesUser(),
+		key:      fmt.Sprintf("%p %s?%s", s, p.api.Name, canonical(filter)),
 		database: p.table.database, table: p.table.name,
 	}
 	v.latest.Store(j)
@@ -57,7 +57,8 @@ func (v *View) current() (*judgement, error) {
 	return j, nil
 }
 
-// Key is equal for views of one API with the same filter, whoever made them.
+// Key is equal for views of one API of one Service with the same filter, and
+// for no others.
 func (v *View) Key() string { return v.key }
 
 // Source returns the database, "main" or the name of an attached one, and the

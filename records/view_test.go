@@ -61,9 +61,9 @@ func TestAppendRowColumns(t *testing.T) {
 	t.Parallel()
 	svc := newService(t, openDB(t, noteSchema), noteAPIs()...)
 	v, own := view(t, svc, "note", ""), view(t, svc, "own", "")
-	c := &sqlite.Change{Op: sqlite.RowUpdate, Columns: []string{"_secret", "gone", "OWNER", "price", "id"},
-		Old: []driver.Value{"s", "g", "alice", 1.5, int64(7)}, New: []driver.Value{"s", "g", "bob", 2.5, int64(8)}}
-	wantRow(t, v, c, true, `{"body":null,"file":null,"id":7,"owner":"alice","parent":null}`)
+	c := &sqlite.Change{Op: sqlite.RowUpdate, Columns: []string{"_secret", "gone", "OWNER", "price", "id", "parent", "body", "file"},
+		Old: []driver.Value{"s", "g", "alice", 1.5, int64(7), nil, "a", nil}, New: []driver.Value{"s", "g", "bob", 2.5, int64(8), nil, nil, nil}}
+	wantRow(t, v, c, true, `{"body":"a","file":null,"id":7,"owner":"alice","parent":null}`)
 	wantRow(t, v, c, false, `{"body":null,"file":null,"id":8,"owner":"bob","parent":null}`)
 	if v.RowKey(c, true) != int64(7) || v.RowKey(c, false) != int64(8) {
 		t.Error(v.RowKey(c, true), v.RowKey(c, false))
@@ -83,8 +83,10 @@ func TestJudgeImages(t *testing.T) {
 	api.Name, api.ReadRule = "friends", `_ROW_.owner = _USER_.id OR EXISTS (SELECT 1 FROM friend WHERE a = _USER_.id AND b = _ROW_.owner)`
 	svc := newService(t, db, append(noteAPIs(), api)...)
 	q := scratch(t, db)
-	columns := []string{"id", "owner", "body"}
-	of := func(owner, body string) []driver.Value { return []driver.Value{int64(1), owner, body} }
+	columns := []string{"id", "owner", "body", "_secret", "price", "file", "parent"}
+	of := func(owner, body string) []driver.Value {
+		return []driver.Value{int64(1), owner, body, "s", 1.5, nil, nil}
+	}
 	changes := []*sqlite.Change{
 		{Seq: 1, Op: sqlite.RowInsert, New: of("bob", "a")},
 		{Seq: 2, Op: sqlite.RowUpdate, Old: of("bob", "a"), New: of("bob", "b")},

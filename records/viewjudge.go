@@ -23,14 +23,17 @@ const (
 	// maxPairs bounds the images times users of one statement, so that none
 	// takes long.
 	maxPairs = 1 << 16
+
+	// maxFailures is for how many users in a row an image may fail before it
+	// is given up.
+	maxFailures = 64
 )
 
 // judgement is a view compiled for one plan: the read rule and the filter as
 // conditions on images.
 type judgement struct {
 	plan   *plan
-	all    bool      // there is no condition
-	named  []*column // that the conditions may name
+	all    bool // there is no condition
 	single verdict
 	few    verdict // few images for many users, in the table of users
 	many   verdict // many images for many users
@@ -54,7 +57,7 @@ const (
 )
 
 func newJudgement(p *plan, filter *listquery.Filter) (*judgement, error) {
-	j := &judgement{plan: p, all: p.read == nil && filter == nil, named: p.named(filter)}
+	j := &judgement{plan: p, all: p.read == nil && filter == nil}
 	var err error
 	if j.single, err = p.verdict(filter, images); err != nil || p.read == nil || !p.read.UsesUser() {
 		return j, err
@@ -64,34 +67,6 @@ func newJudgement(p *plan, filter *listquery.Filter) (*judgement, error) {
 	}
 	j.many, err = p.verdict(filter, imagesOfUsers)
 	return j, err
-}
-
-// named returns the columns that the read rule and the filter may name.
-func (p *plan) named(filter *listquery.Filter) (columns []*column) {
-	add := func(name string) {
-		if c := p.table.column(name); c != nil && !slices.Contains(columns, c) {
-			columns = append(columns, c)
-		}
-	}
-	if p.read != nil {
-		tokens, _ := sqltoken.Scan(p.read.Source()) // which has been parsed
-		for _, t := range tokens {
-			add(t.Name())
-		}
-	}
-	var terms func(f *listquery.Filter)
-	terms = func(f *listquery.Filter) {
-		if f.Bool == 0 {
-			add(f.Column)
-		}
-		for _, child := range f.Children {
-			terms(child)
-		}
-	}
-	if filter != nil {
-		terms(filter)
-	}
-	return columns
 }
 
 // verdict builds a statement that returns the numbers of the images, counted
@@ -184,7 +159,8 @@ func (j *judgement) run(q *sqlite.Scratch, v verdict, user driver.Value, from, t
 // keeps what is worth keeping until the next call.
 //
 // A row that the rule cannot be evaluated on for a user is not seen by that
-// user, which is logged once.
+// user, which is logged once. If it fails for 64 users in a row, none of the
+// users behind them sees the row, nor is anything asked about it any more.
 //
 // With any error it is not known who may see what: it is [ErrGone], one of the
 // database, such as [sqlite.ErrTimeout] when evaluating takes too long, or that
@@ -200,6 +176,13 @@ func (v *View) Judge(q *sqlite.Scratch, changes []*sqlite.Change, users []any, s
 	if len(changes) == 0 || len(users) == 0 {
 		return nil
 	}
+	for _, c := range changes {
+		// A column that is not there would be NULL: a rule might grant that,
+		// and it would be sent.
+		if !j.plan.live.places(j.plan.table, c.Columns).complete() {
+			return fmt.Errorf("records: api %q: change %d is of other columns", v.api, c.Seq)
+		}
+	}
 	if j.all {
 		for i, c := range changes {
 			if c.Old != nil {
@@ -211,12 +194,6 @@ func (v *View) Judge(q *sqlite.Scratch, changes []*sqlite.Change, users []any, s
 		}
 		return nil
 	}
-	for _, c := range changes {
-		// A column that is not there would be NULL, and a rule might grant that.
-		if !j.plan.live.places(j.plan.table, c.Columns).have(j.named) {
-			return fmt.Errorf("records: api %q: change %d is of other columns", v.api, c.Seq)
-		}
-	}
 	tables, err := tablesOf(q)
 	if err != nil {
 		return err
@@ -226,7 +203,7 @@ func (v *View) Judge(q *sqlite.Scratch, changes []*sqlite.Change, users []any, s
 		return err
 	}
 	from, to := 2*first, 2*(first+len(changes))
-	c := court{j: j, q: q, users: users}
+	c := court{j: j, q: q, users: users, failures: map[int]int{}}
 	c.see = func(image, user int) { see(image/2-first, user, image%2 == 0) }
 	if v.perUser && len(users) > fewUsers && !j.plan.live.apart {
 		if c.set, err = tables.users(v.key, users); err != nil {
@@ -236,7 +213,7 @@ func (v *View) Judge(q *sqlite.Scratch, changes []*sqlite.Change, users []any, s
 	if err := c.all(from, to); err != nil {
 		return err
 	}
-	if c.failed != nil && v.warned.CompareAndSwap(false, true) {
+	if c.failed != nil && j.plan.live.warned.CompareAndSwap(false, true) {
 		v.s.log.Warn("read rule or filter could not be evaluated for a change, nobody it failed for is told", "api", v.api, "error", c.failed)
 	}
 	return nil
@@ -250,6 +227,8 @@ type court struct {
 	set    *userSet // nil: one by one
 	see    func(image, user int)
 	failed error // why something is not seen
+
+	failures map[int]int // by image, for how many users in a row it failed
 }
 
 // all judges the images from up to to for all users.
@@ -294,6 +273,9 @@ func (c *court) many(from, to int) error {
 // each judges images user by user.
 func (c *court) each(from, to int) error {
 	for user := range c.users {
+		if to-from == 1 && c.givenUp(from, to) {
+			return nil
+		}
 		if err := c.one(from, to, user); err != nil {
 			return err
 		}
@@ -301,13 +283,22 @@ func (c *court) each(from, to int) error {
 	return nil
 }
 
-// one judges images for one user.
+// one judges images for one user, by halves where that fails.
 func (c *court) one(from, to, user int) error {
-	err := c.j.run(c.q, c.j.single, c.users[user], from, to, nil, func(i int) { c.see(from+i, user) })
-	switch {
-	case err == nil || !c.denies(err):
-		return err
-	case to-from == 1:
+	if !c.givenUp(from, to) {
+		err := c.j.run(c.q, c.j.single, c.users[user], from, to, nil, func(i int) { c.see(from+i, user) })
+		if err == nil {
+			c.succeeded(from, to)
+			return nil
+		}
+		if !c.denies(err) {
+			return err
+		}
+		if to-from == 1 {
+			c.failures[from]++
+		}
+	}
+	if to-from == 1 {
 		return nil
 	}
 	half := (from + to) / 2
@@ -315,6 +306,22 @@ func (c *court) one(from, to, user int) error {
 		return err
 	}
 	return c.one(half, to, user)
+}
+
+// givenUp reports whether one of the images has failed for too many users.
+func (c *court) givenUp(from, to int) bool {
+	if len(c.failures) == 0 {
+		return false
+	}
+	for ; from < to && c.failures[from] < maxFailures; from++ {
+	}
+	return from < to
+}
+
+func (c *court) succeeded(from, to int) {
+	for ; from < to && len(c.failures) > 0; from++ {
+		delete(c.failures, from)
+	}
 }
 
 // denies reports whether err means that nothing is seen, rather than that it

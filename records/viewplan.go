@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -32,7 +33,8 @@ type live struct {
 	ordinal string // its column that numbers the images, quoted
 	apart   bool   // the rule cannot be judged for several users at once
 
-	known atomic.Pointer[places]
+	known  atomic.Pointer[places]
+	warned atomic.Bool // that the conditions of a view could not be evaluated
 }
 
 func newLive(p *plan, log *sqlite.ChangeLog) *live {
@@ -74,20 +76,21 @@ func (t *table) unused(name string) string {
 	return name
 }
 
-// affinity returns a type for a column of an ordinary table that has the
-// cursor returns the position that head has read, as clients get it.
+// cursor returns the position that head has read, as clients get it. It may
+// read from the database: not to be called inside of DB.Read.
 func (l *live) cursor(head string) (string, error) {
 	at, err := sqlite.ParsePosition(head)
 	if err != nil {
 		return "", err
 	}
 	sealer, err := l.log.Sealer(context.Background(), at.Epoch)
-	if err != nil {
-		return "", err
+	if err != nil { // the log has begun anew meanwhile, or cannot be asked
+		return "", &Error{http.StatusServiceUnavailable, "", err}
 	}
 	return sealer.Seal(at.Seq), nil
 }
 
+// affinity returns a type for a column of an ordinary table that has the
 // affinity of c (https://www.sqlite.org/datatype3.html#determination_of_column_affinity).
 func (c *column) affinity(strict bool) string {
 	switch c.typ {
@@ -172,7 +175,7 @@ func quotesRowid(src string) bool {
 type places struct {
 	columns []string
 	table   *table
-	index   []int // by column index; -1: the change is older than the column
+	index   []int // by column index; -1: it is not there
 }
 
 // places returns the places for changes with these columns.
@@ -201,10 +204,8 @@ func (m *places) value(row []driver.Value, c *column) driver.Value {
 	return nil
 }
 
-// have reports whether all of columns are there.
-func (m *places) have(columns []*column) bool {
-	return !slices.ContainsFunc(columns, func(c *column) bool { return m.index[c.index] < 0 })
-}
+// complete reports whether all columns are there.
+func (m *places) complete() bool { return !slices.Contains(m.index, -1) }
 
 // image returns a row as it was before (old) or after c.
 func image(c *sqlite.Change, old bool) []driver.Value {

@@ -20,6 +20,10 @@ const (
 // maxMembers bounds the users kept in one scratch.
 const maxMembers = 1 << 18
 
+// maxSets bounds the sets of users kept in one scratch: nobody tells when a
+// view is gone.
+const maxSets = 1024
+
 // tables is what a scratch holds for views: the images of the latest changes
 // by table, and sets of users by view.
 type tables struct {
@@ -143,6 +147,9 @@ func (t *tables) users(view string, users []any) (*userSet, error) {
 		clear(t.sets)
 	}
 	if s == nil {
+		if err := t.makeRoom(); err != nil {
+			return nil, err
+		}
 		t.nextSet += maxMembers
 		s = newUserSet(t.nextSet)
 		t.sets[view] = s
@@ -153,6 +160,19 @@ func (t *tables) users(view string, users []any) (*userSet, error) {
 	}
 	s.latest = append(s.latest[:0], users...)
 	return s, t.sweep(s)
+}
+
+// makeRoom removes any of the sets if there are too many.
+func (t *tables) makeRoom() error {
+	if len(t.sets) < maxSets {
+		return nil
+	}
+	for view, s := range t.sets {
+		delete(t.sets, view)
+		t.members -= s.count()
+		return t.run([]driver.Value{s.first, s.first + int64(len(s.members))}, "DELETE FROM "+userTable+` WHERE "_REQ_" >= ?1 AND "_REQ_" < ?2`)
+	}
+	return nil
 }
 
 // enter gives all users their place in s. It reports whether they are all

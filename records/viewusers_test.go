@@ -250,3 +250,71 @@ func TestJudgeRecovers(t *testing.T) {
 		}
 	}
 }
+
+// A row that the rule fails on is not asked about for one user after the
+// other without end.
+func TestJudgeFailsForMany(t *testing.T) {
+	t.Parallel()
+	db := openDB(t, `CREATE TABLE t (id INTEGER PRIMARY KEY, j TEXT) STRICT`)
+	svc := newService(t, db, records.API{Name: "t", Table: "t", World: records.Read, Subscriptions: true,
+		ReadRule: `CASE WHEN _USER_.id IN (5, 60, 9000) THEN 1 ELSE _ROW_.j ->> '$.a' = 'x' END`})
+	q := scratch(t, db)
+	columns := []string{"id", "j"}
+	good, bad := []driver.Value{int64(1), `{"a":"x"}`}, []driver.Value{int64(2), `{"a"`}
+	users := make([]any, 10_000)
+	for i := range users {
+		users[i] = int64(i)
+	}
+	// The user 9000 may see them, but is behind too many for whom they fail.
+	want := []string{"0/5/new", "0/60/new", "2/5/new", "2/60/new"}
+	for i := range users {
+		want = append(want, fmt.Sprintf("1/%d/new", i))
+	}
+	slices.Sort(want)
+	v, changes := view(t, svc, "t", ""), inserts("t", columns, 1, bad, good, bad)
+	if got := judge(t, q, v, changes, users...); !slices.Equal(got, want) {
+		t.Errorf("%d are seen, want %d", len(got), len(want))
+	}
+	// Who is there twice has all judged one by one.
+	users, want = append(users, int64(5)), append(want, "1/10000/new")
+	slices.Sort(want)
+	if got := judge(t, q, v, changes, users...); !slices.Equal(got, want) {
+		t.Errorf("one by one: %d are seen, want %d", len(got), len(want))
+	}
+}
+
+// Whatever sets of users are pushed out by those of other views come back.
+func TestJudgeManyViews(t *testing.T) {
+	t.Parallel()
+	svc := newService(t, openDB(t, noteSchema), noteAPIs()...)
+	db := openDB(t, noteSchema)
+	q := scratch(t, db)
+	columns, rows := rowsAs(t, db, "note")
+	changes := inserts("note", columns, 1, rows...)
+	var users []any
+	for i := range 10 {
+		users = append(users, fmt.Sprint("user", i))
+	}
+	users = append(users, "alice")
+	views := make([]*records.View, 1030)
+	for i := range views {
+		views[i] = view(t, svc, "own", fmt.Sprint("filter[body][$ne]=", i))
+	}
+	for range 2 {
+		for i, v := range views {
+			if got := judge(t, q, v, changes, users...); !slices.Equal(got, []string{"0/10/new"}) {
+				t.Fatal(i, got)
+			}
+		}
+	}
+	var n string
+	err := q.Read(func() error {
+		return q.Query(`SELECT count(*) FROM temp."_USER_"`, nil, func(row []driver.Value) error {
+			n = fmt.Sprint(row[0])
+			return nil
+		})
+	})
+	if want := fmt.Sprint(1024 * len(users)); err != nil || n != want {
+		t.Errorf("%s users are kept, want %s: %v", n, want, err)
+	}
+}

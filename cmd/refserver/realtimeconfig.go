@@ -19,7 +19,7 @@ func (r *configReader) realtime(n ast.Node) {
 		"max_streams":       r.integer(&streams, 1, math.MaxInt32),
 		"max_per_user":      r.integer(&perUser, 1, math.MaxInt32),
 		"max_per_address":   r.integer(&perAddress, 1, math.MaxInt32),
-		"heartbeat_sec":     r.integer(&heartbeat, 1, 3600),
+		"heartbeat_sec":     r.integer(&heartbeat, 1, 30), // clients give up after 45, many proxies after 60
 		"write_timeout_sec": r.integer(&write, 1, 3600),
 		"max_lifetime_sec":  r.limit(&lifetime, math.MaxInt32),
 		"change_log": func(n ast.Node) {

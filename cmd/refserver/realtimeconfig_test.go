@@ -57,7 +57,7 @@ realtime:
   max_streams: 0                  # want a whole number from 1
   max_per_user: -1                # want a whole number from 1
   max_per_address: many           # want a whole number, found "many"
-  heartbeat_sec: 0                # want a whole number from 1
+  heartbeat_sec: 31               # want a whole number from 1 to 30
   heartbeat: 15                   # unknown key "heartbeat"
   write_timeout_sec: 1.5          # want a whole number, found 1.5
   max_lifetime_sec: -1            # want a whole number from 0
