@@ -1,6 +1,7 @@
 package realtime
 
 import (
+	"math"
 	"sort"
 	"sync"
 	"sync/atomic"
@@ -31,13 +32,14 @@ type audience struct {
 	user  any // for View.Judge
 	limit int // of events
 
-	late atomic.Bool // the dispatcher has left judging to the members
+	costly atomic.Bool // to judge, or not known to be cheap
 
 	mu     sync.Mutex // guards what follows
 	base   int64      // all events behind it are in events
 	events []event
 	bytes  int
 	conns  map[*conn]struct{}
+	behind int // conns that have not taken all events
 }
 
 func newAudience(base int64, limit int) *audience {
@@ -49,12 +51,17 @@ func (a *audience) add(c *conn) {
 	defer a.mu.Unlock()
 	a.conns[c] = struct{}{}
 	c.audience = a
+	if len(a.events) > 0 {
+		c.behind = true
+		a.behind++
+	}
 }
 
 func (a *audience) remove(c *conn) (left int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.conns, c)
+	a.upToDate(c)
 	return len(a.conns)
 }
 
@@ -93,17 +100,19 @@ func (a *audience) append(events []event) int {
 		clear(a.events[:drop])
 		a.events = a.events[drop:]
 	}
-	a.wake()
-	return len(a.conns)
+	for c := range a.conns {
+		c.behind = true
+		c.poke()
+	}
+	a.behind = len(a.conns)
+	return a.behind
 }
 
-// wake wakes members. The caller holds mu.
 func (a *audience) wake() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	for c := range a.conns {
-		select {
-		case c.wake <- struct{}{}:
-		default:
-		}
+		c.poke()
 	}
 }
 
@@ -111,29 +120,47 @@ func (a *audience) wake() {
 func (a *audience) skip(end int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.base = max(a.base, end)
-	a.events, a.bytes = nil, 0
-	a.wake()
+	a.forget(end)
+	for c := range a.conns {
+		c.behind = false
+	}
+	a.behind = 0
 }
 
-// after appends to dst the events behind cursor, at most max and about
+// forget drops all events, up to the change end. The caller holds mu.
+func (a *audience) forget(end int64) {
+	a.base = max(a.base, end)
+	a.events, a.bytes = nil, 0
+}
+
+// upToDate notes that c has taken all events. When all have, they are dropped.
+// The caller holds mu.
+func (a *audience) upToDate(c *conn) {
+	if c.behind {
+		c.behind = false
+		a.behind--
+	}
+	if n := len(a.events); n > 0 && a.behind == 0 {
+		a.forget(a.events[n-1].seq)
+	}
+}
+
+// after appends to dst the events behind c's cursor, at most limit and about
 // maxBytes. With ok false, some are not here any more, and upTo is where those
 // that are begin.
-func (a *audience) after(dst []event, cursor int64, limit, maxBytes int) (events []event, upTo int64, ok bool) {
+func (a *audience) after(dst []event, c *conn, limit, maxBytes int) (events []event, upTo int64, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if cursor < a.base {
+	if c.cursor < a.base {
 		return dst, a.base, false
 	}
-	from := sort.Search(len(a.events), func(i int) bool { return a.events[i].seq > cursor })
+	from := sort.Search(len(a.events), func(i int) bool { return a.events[i].seq > c.cursor })
 	for i := from; i < len(a.events) && len(dst) < limit && maxBytes > 0; i++ {
 		dst = append(dst, a.events[i])
 		maxBytes -= a.events[i].size()
 	}
-	if n := len(dst); n > 0 && len(a.conns) == 1 && from+n == len(a.events) {
-		// Its only member has them all.
-		a.base = dst[n-1].seq
-		a.events, a.bytes = nil, 0
+	if from+len(dst) == len(a.events) {
+		a.upToDate(c)
 	}
 	return dst, 0, true
 }
@@ -152,19 +179,20 @@ type group struct {
 	// records are those that watch one, by its key.
 	records map[string]map[*audience]struct{}
 
-	filtered bool
-	conns    int
+	conns int
 
-	// cost is what it took to judge a change for a connection, the last time.
-	// It belongs to the dispatcher.
+	// What it took to judge a change of the last page for a connection, and
+	// before when a costly filter is not judged. They belong to the
+	// dispatcher.
 	cost time.Duration
+	rest time.Time
 }
 
 type audienceKey struct{ user, record string }
 
 func newGroup(v View) *group {
 	return &group{
-		view: v, filtered: isFiltered(v), cost: unknown,
+		view: v, cost: math.MaxInt64,
 		audiences: map[audienceKey]*audience{}, place: map[*audience]int{}, records: map[string]map[*audience]struct{}{},
 	}
 }
@@ -184,11 +212,12 @@ func (g *group) join(c *conn, base int64) {
 	a := g.audiences[k]
 	if a == nil {
 		limit := ownEvents
-		if !g.view.PerUser() && c.sub.Record == nil {
+		if !g.view.PerUser() && !g.view.Filtered() && c.sub.Record == nil {
 			limit = sharedEvents
 		}
 		a = newAudience(base, limit)
 		a.user = c.sub.User
+		a.costly.Store(g.view.Filtered())
 		g.audiences[k] = a
 		if c.sub.Record == nil {
 			g.place[a] = len(g.all)

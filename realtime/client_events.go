@@ -22,12 +22,13 @@ func (c *client) follow(ctx context.Context, stream io.Reader) error {
 			c.backoff = 0
 		}
 	}()
-	if c.met && c.position == "" {
+	if c.met && (c.position == "" || c.blind) {
 		if err := c.handle(Event{Op: OpGap, Text: unknownGap}); err != nil {
 			return final{err}
 		}
 	}
-	c.met = true
+	c.met, c.blind = true, false
+	told := false // a position, by this stream
 	r := newEventReader(stream, c.o.MaxEvent)
 	b := batch{limit: c.o.MaxEvent}
 	for {
@@ -52,9 +53,11 @@ func (c *client) follow(ctx context.Context, stream io.Reader) error {
 		if err := b.add(&block, c); err != nil {
 			return final{err}
 		}
-		if !block.hasID && c.position != "" {
+		told = told || block.hasID
+		if !block.hasID && told && c.position != "" {
 			continue // an event that is one with the next, which has the position
 		}
+		c.blind = !told && (c.blind || len(b.events) > 0)
 		if err := c.deal(&b, &block); err != nil {
 			return final{err}
 		}

@@ -136,6 +136,7 @@ func TestSubscribe_backoff(t *testing.T) {
 			case 17:
 				w.WriteHeader(http.StatusNoContent)
 			default:
+				w.Header().Set("Retry-After", "60") // does not go with that
 				w.WriteHeader(http.StatusInternalServerError)
 			}
 			at = append(at, time.Now())

@@ -33,6 +33,7 @@ type client struct {
 
 	position string // behind it there is news; "": not told
 	met      bool   // there has been a stream
+	blind    bool   // events of the last stream have told no position
 	denied   bool   // the last answer was 401
 
 	backoff time.Duration // before the next attempt; 0: the least
@@ -182,7 +183,9 @@ func (c *client) attempt(ctx context.Context) error {
 	case http.StatusNoContent:
 		return nil
 	default:
-		c.after = retryAfterHeader(res.Header)
+		if res.StatusCode == http.StatusTooManyRequests || res.StatusCode == http.StatusServiceUnavailable {
+			c.after = retryAfterHeader(res.Header)
+		}
 		text, _ := io.ReadAll(io.LimitReader(body, refusalTextSize)) // all there is of it
 		return &Error{Status: res.StatusCode, Text: oneLine(string(text))}
 	}

@@ -211,6 +211,37 @@ func TestSubscribe_noPositions(t *testing.T) {
 	})
 }
 
+// A position is no use with a server that tells none: its events are handed
+// over as they come.
+func TestSubscribe_positionUnknown(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		requests := 0
+		o := clientServer(t, func(w http.ResponseWriter, r *http.Request) {
+			switch requests++; requests {
+			case 1:
+				streamHead(w)
+				for range 2 {
+					_, _ = w.Write([]byte("data: {\"Insert\":{}}\n\n"))
+				}
+			case 2:
+				streamHead(w)
+			default:
+				w.WriteHeader(http.StatusNoContent)
+			}
+		})
+		o.Since = "e.1"
+		var got []realtime.Op
+		err := realtime.Subscribe(t.Context(), o, func(e realtime.Event) error {
+			got = append(got, e.Op)
+			return nil
+		})
+		if err != nil || !slices.Equal(got, []realtime.Op{realtime.OpInsert, realtime.OpInsert, realtime.OpGap}) {
+			t.Errorf("%v, %v", got, err)
+		}
+	})
+}
+
 // What is asked for.
 func TestSubscribe_request(t *testing.T) {
 	t.Parallel()

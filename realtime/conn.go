@@ -19,6 +19,9 @@ const (
 	sendBytes  = 64 << 10
 )
 
+// busyPause is how long to wait when the database is busy.
+const busyPause = 100 * time.Millisecond
+
 // conn is one stream. Its pump pulls events, from its audience or, when it is
 // behind, from the log.
 type conn struct {
@@ -34,6 +37,7 @@ type conn struct {
 	wake chan struct{}                           // one slot: there are events
 	bye  chan error                              // one slot: why to end
 	cut  atomic.Pointer[context.CancelCauseFunc] // ends the stream without a word
+	due  atomic.Pointer[error]                   // why, when it is time for that
 
 	epoch  string // of the feed, for as long as it has members
 	sealer *sqlite.Sealer
@@ -41,6 +45,9 @@ type conn struct {
 	seq    int64     // of the last event on the wire
 	sent   time.Time // when something was sent last
 	page   int       // how many changes to read of the log at a time
+	head   int64     // of the log when it joined
+
+	behind bool // guarded by audience.mu: has not taken all of its events
 }
 
 // A tray holds what one pull takes. Streams share some, as most have nothing
@@ -69,6 +76,14 @@ func (p *trays) put(t *tray) {
 	}
 }
 
+// poke says that there is something to pull.
+func (c *conn) poke() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
 // end makes the stream say goodbye and end, whether or not the client takes
 // it.
 func (c *conn) end(cause error) {
@@ -79,15 +94,21 @@ func (c *conn) end(cause error) {
 	}
 }
 
-// cutOff ends the stream without a word. Before it has begun, bye does.
+// cutOff ends the stream without a word, as soon as it has started.
 func (c *conn) cutOff(cause error) {
+	c.due.Store(&cause)
 	if cut := c.cut.Load(); cut != nil {
 		(*cut)(cause)
 	}
 }
 
 // started is told how to cut the stream.
-func (c *conn) started(cut context.CancelCauseFunc) { c.cut.Store(&cut) }
+func (c *conn) started(cut context.CancelCauseFunc) {
+	c.cut.Store(&cut)
+	if cause := c.due.Load(); cause != nil {
+		cut(*cause)
+	}
+}
 
 // pump sends what there is to send, until the stream ends.
 func (c *conn) pump(ctx context.Context, send sendFunc) error {
@@ -114,6 +135,11 @@ func (c *conn) pump(ctx context.Context, send sendFunc) error {
 	timer := time.NewTimer(silence)
 	defer timer.Stop()
 	for {
+		select {
+		case cause := <-c.bye:
+			return c.goodbye(send, cause)
+		default:
+		}
 		more, err := c.pull(ctx, send)
 		if err != nil {
 			return err
@@ -131,11 +157,6 @@ func (c *conn) pump(ctx context.Context, send sendFunc) error {
 			return c.goodbye(send, errLifetime)
 		}
 		if more {
-			select {
-			case cause := <-c.bye:
-				return c.goodbye(send, cause)
-			default:
-			}
 			continue
 		}
 		timer.Reset(min(left, silence-time.Since(c.sent)))
@@ -180,11 +201,16 @@ func (c *conn) goodbye(send sendFunc, cause error) error {
 // pull sends the next events, if there are any, and reports whether there may
 // be more.
 func (c *conn) pull(ctx context.Context, send sendFunc) (more bool, err error) {
+	if c.cursor < c.head {
+		// The audience may have events from before it joined, but these were
+		// judged by the rights of then.
+		return c.catchUp(ctx, send, c.head)
+	}
 	// Before the look at the audience, which has everything up to here.
 	published := c.feed.published.Load()
 	t := c.s.trays.get()
 	defer c.s.trays.put(t)
-	events, upTo, ok := c.audience.after(t.events[:0], c.cursor, sendEvents, sendBytes)
+	events, upTo, ok := c.audience.after(t.events[:0], c, sendEvents, sendBytes)
 	if !ok {
 		return c.catchUp(ctx, send, upTo)
 	}
@@ -257,17 +283,27 @@ func (c *conn) sendOn(send sendFunc, events []event, t *tray) error {
 	return last
 }
 
-func isGap(e *event) bool { return &e.texts[0][0] == &gapText[0] }
+func isGap(e *event) bool { return len(e.texts[0]) > 0 && &e.texts[0][0] == &gapText[0] }
 
 var channelGap = []byte(`{"message":"events are missing"}`)
 
 // catchUp sends events of a page of the log, up to the change upTo.
 func (c *conn) catchUp(ctx context.Context, send sendFunc, upTo int64) (more bool, err error) {
 	events, end, err := c.feed.past(ctx, c, upTo)
-	if err != nil {
-		if ctx.Err() == nil && !errors.Is(err, ErrGone) && !errors.Is(err, errHistory) {
-			c.s.log.Error("catch up with the change log, a stream is cut", "error", err)
+	switch {
+	case err == nil:
+	case ctx.Err() != nil:
+		return false, context.Cause(ctx)
+	case errors.Is(err, sqlite.ErrBusy):
+		select {
+		case <-time.After(busyPause):
+		case <-ctx.Done():
 		}
+		return true, nil
+	case errors.Is(err, ErrGone), errors.Is(err, errHistory), errors.Is(err, sqlite.ErrClosed):
+		return false, err
+	default:
+		c.s.log.Error("catch up with the change log, a stream is cut", "error", err)
 		return false, err
 	}
 	if len(events) > 0 {
@@ -280,15 +316,18 @@ func (c *conn) catchUp(ctx context.Context, send sendFunc, upTo int64) (more boo
 }
 
 // past returns what c sees of the changes behind its cursor and up to
-// about upTo, and where the page ends.
+// about upTo, and where the page ends: at the cursor if others have kept it
+// waiting until the next heartbeat.
 func (f *feed) past(ctx context.Context, c *conn, upTo int64) (events []event, end int64, err error) {
 	queue := f.scratch
-	if c.audience.late.Load() {
+	if c.audience.costly.Load() {
 		queue = f.slow
 	}
 	var q *sqlite.Scratch
 	select {
 	case q = <-queue:
+	case <-time.After(f.s.cfg.Heartbeat - time.Since(c.sent)):
+		return nil, c.cursor, nil
 	case <-ctx.Done():
 		return nil, 0, context.Cause(ctx)
 	}
@@ -314,7 +353,10 @@ func (f *feed) past(ctx context.Context, c *conn, upTo int64) (events []event, e
 				events = append(events, gapEvent(behindGap(page), c.sealer))
 			}
 		}
-		return c.see(q, recent, &events)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		return recovering(func() error { return c.see(q, recent, &events) })
 	})
 	if errors.Is(err, sqlite.ErrTimeout) && len(recent) > 0 {
 		if c.page > 1 {

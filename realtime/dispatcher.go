@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"maps"
 	"math"
 	"slices"
 	"time"
@@ -17,7 +18,6 @@ type dispatcher struct {
 	f    *feed
 	q    *sqlite.Scratch
 	next time.Time // not to spread a page before
-	rest time.Time // not to judge costly filters before
 }
 
 func (d *dispatcher) close() {
@@ -28,6 +28,10 @@ func (d *dispatcher) close() {
 
 // step waits for changes and spreads a page of them.
 func (d *dispatcher) step(ctx context.Context) error {
+	return recovering(func() error { return d.spread(ctx) })
+}
+
+func (d *dispatcher) spread(ctx context.Context) error {
 	at, sealer := d.f.position()
 	if err := d.f.log.Wait(ctx, at); err != nil {
 		return err
@@ -63,32 +67,30 @@ func (d *dispatcher) step(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// Those of a view that cannot tell must not get beyond what it has not
-	// told: in the log they would find it out for themselves.
 	for _, l := range out.lost {
-		for _, a := range l.concerned() {
-			delete(out.events, a)
-			a.skip(page.End.Seq)
+		for _, c := range d.f.membersOf(l.group) {
+			c.end(l.cause)
 		}
 	}
-	for _, c := range out.late {
-		for _, a := range c.concerned() {
-			delete(out.events, a)
-			a.skip(page.End.Seq)
-		}
+	// Those of a view that cannot tell must not get beyond what it has not
+	// told: like those who are left out, they find the log.
+	untold := out.untold()
+	for _, a := range untold {
+		delete(out.events, a)
+		a.skip(page.End.Seq)
 	}
 	woken := 0
 	for a, events := range out.events {
 		woken += a.append(events)
 	}
 	d.f.publish(out.entries, page)
+	for _, a := range untold {
+		a.wake()
+	}
 	d.next = time.Now().Add(min(time.Duration(woken)*paceEach, paceMost))
 	for _, l := range out.lost {
 		if !errors.Is(l.cause, ErrGone) {
 			d.f.s.log.Error("judge changes, streams are cut", "error", l.cause)
-		}
-		for _, c := range d.f.membersOf(l.group) {
-			c.end(l.cause)
 		}
 	}
 	return nil
@@ -137,7 +139,11 @@ func (f *feed) pageLimit() int {
 			}
 		}
 	}
-	return max(pageLimitLeast, min(pageLimit, judgements/users))
+	most := pageLimit
+	if f.filtered {
+		most = filterRows
+	}
+	return max(pageLimitLeast, min(most, judgements/users))
 }
 
 // publish makes what was spread the present state.
@@ -172,6 +178,18 @@ type outbox struct {
 type lost struct {
 	*crowd
 	cause error
+}
+
+// untold returns the audiences that what concerns them is not told.
+func (o *outbox) untold() []*audience {
+	var all []*audience
+	for _, l := range o.lost {
+		all = append(all, l.concerned()...)
+	}
+	for _, c := range o.late {
+		all = append(all, c.concerned()...)
+	}
+	return all
 }
 
 func (o *outbox) add(a *audience, e event) {
@@ -210,11 +228,10 @@ func (d *dispatcher) judge(out *outbox, end int64) error {
 	var tasks []task
 	for table, of := range d.crowds(out, byTable, end) {
 		t := split(byTable[table])
-		parts := t.parts()
 		for i := range of {
-			if of[i].filtered {
-				tasks = append(tasks, task{crowd: &of[i], parts: parts})
-			} else if _, err := d.judgeCrowd(out, &of[i], t); err != nil {
+			if d.f.filtered {
+				tasks = append(tasks, task{&of[i], t})
+			} else if err := d.judgeCrowd(out, &of[i], t); err != nil {
 				return err
 			}
 		}
@@ -235,7 +252,11 @@ func (d *dispatcher) crowds(out *outbox, byTable map[string][]*entry, end int64)
 			continue
 		}
 		for _, g := range groups {
-			crowds[table] = append(crowds[table], g.crowd(byTable[table]))
+			if c, err := g.crowd(byTable[table]); err != nil {
+				out.lost = append(out.lost, lost{&c, err})
+			} else {
+				crowds[table] = append(crowds[table], c)
+			}
 			if out.gap != nil {
 				for _, a := range g.audiences {
 					out.add(a, *out.gap)
@@ -258,31 +279,33 @@ func (d *dispatcher) crowds(out *outbox, byTable map[string][]*entry, end int64)
 	return crowds
 }
 
-// crowd returns g as far as changes concern it.
-func (g *group) crowd(changes []*entry) crowd {
+// crowd returns g as far as changes concern it; with an error, which is the
+// view's, all of it.
+func (g *group) crowd(changes []*entry) (crowd, error) {
 	c := crowd{group: g, conns: g.conns, all: slices.Clone(g.all), users: slices.Clone(g.users)}
 	if len(g.records) == 0 {
-		return c
+		return c, nil
 	}
 	c.records = map[string][]*audience{}
-	for _, e := range changes {
-		for _, k := range recordKeys(g.view, e.Change) {
-			if _, known := c.records[k]; known || len(g.records[k]) == 0 {
-				continue
-			}
-			for a := range g.records[k] {
-				c.records[k] = append(c.records[k], a)
-			}
+	add := func(k string) {
+		if c.records[k] == nil && len(g.records[k]) > 0 {
+			c.records[k] = slices.Collect(maps.Keys(g.records[k]))
 		}
 	}
-	for k, of := range g.records { // a break concerns all
-		if c.records[k] == nil && slices.ContainsFunc(changes, isBreak) {
-			for a := range of {
-				c.records[k] = append(c.records[k], a)
+	err := recovering(func() error {
+		for _, e := range changes {
+			for _, k := range recordKeys(g.view, e.Change) {
+				add(k)
 			}
 		}
+		return nil
+	})
+	if err != nil || slices.ContainsFunc(changes, isBreak) { // which concerns all
+		for k := range g.records {
+			add(k)
+		}
 	}
-	return c
+	return c, err
 }
 
 func isBreak(e *entry) bool { return e.Op == sqlite.LogBreak }
@@ -330,19 +353,18 @@ func entries(changes []*sqlite.Change, sealer *sqlite.Sealer) []*entry {
 	return all
 }
 
-// judgeCrowd adds to out what changes are to c. With ok false, c's view cannot
-// tell.
-func (d *dispatcher) judgeCrowd(out *outbox, c *crowd, t tableChanges) (ok bool, err error) {
-	err = d.tell(out, c, t)
+// judgeCrowd adds to out what changes are to c, or that c's view cannot tell.
+func (d *dispatcher) judgeCrowd(out *outbox, c *crowd, t tableChanges) error {
+	err := recovering(func() error { return d.tell(out, c, t) })
 	switch {
 	case err == nil:
-		return true, nil
+		return nil
 	case errors.Is(err, sqlite.ErrClosed), errors.Is(err, sqlite.ErrBusy), errors.Is(err, sqlite.ErrDiskFull):
-		return false, err
+		return err
 	}
 	// Others must not wait for a view that cannot tell.
 	out.lost = append(out.lost, lost{c, err})
-	return false, nil
+	return nil
 }
 
 func (d *dispatcher) tell(out *outbox, c *crowd, t tableChanges) error {

@@ -437,6 +437,36 @@ func TestShutdown(t *testing.T) {
 	st.wantBye(t)
 }
 
+// TestViewPanicsElsewhere: it is the same wherever a view panics.
+func TestViewPanicsElsewhere(t *testing.T) {
+	t.Parallel()
+	var broken atomic.Bool
+	mistake := func() {
+		if broken.Load() {
+			panic("a mistake")
+		}
+	}
+	s := newSite(t, realtime.Config{Subscribe: views{
+		"notes": {table: "note"},
+		"key":   {table: "note", key: mistake},
+		"err":   {table: "other", err: func() error { mistake(); return nil }},
+	}.subscribe})
+	st := s.open(t, oneNote)
+	all, one, other := s.open(t, "/api/records/v1/key/subscribe/*"), s.open(t, "/api/records/v1/key/subscribe/1"), s.open(t, "/api/records/v1/err/subscribe/*")
+	broken.Store(true)
+	s.exec(t, "INSERT INTO note VALUES (1, 1)")
+	st.want(t, `{"Insert":{"id":1,"n":1},"seq":1}`)
+	for _, lost := range []*stream{all, one, other} {
+		lost.ended(t)
+	}
+	// Nor does it go on in the log.
+	s.get(t, "/api/records/v1/key/subscribe/1", "Last-Event-ID", one.id)
+	s.exec(t, "UPDATE note SET n = 2")
+	st.want(t, `{"Update":{"id":1,"n":2},"seq":2}`)
+	broken.Store(false)
+	s.open(t, "/api/records/v1/key/subscribe/1", "Last-Event-ID", one.id).want(t, `{"Insert":{"id":1,"n":1},"seq":1}`)
+}
+
 // TestViewPanics: the process goes on, and so do others.
 func TestViewPanics(t *testing.T) {
 	t.Parallel()

@@ -15,9 +15,10 @@ type engine interface {
 	// left running.
 	//
 	// The head of the response goes out before pump is called, and what pump
-	// has sent before serve returns. When the response cannot be streamed or cannot
-	// be given deadlines, because of what a middleware has wrapped it in, the
-	// answer is a 500, and an error matching http.ErrNotSupported is returned.
+	// has sent before serve returns. When the response cannot be streamed or
+	// cannot be given deadlines, because of what a middleware has wrapped it
+	// in, the answer is a 500, and an error matching http.ErrNotSupported is
+	// returned.
 	//
 	// Cancelling the request's context ends the stream at once, also during a
 	// write. A panic of pump passes through serve.

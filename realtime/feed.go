@@ -23,15 +23,17 @@ const (
 )
 
 // feed follows the change log of one database file and spreads what it reads
-// to audiences. Its dispatcher works while there are any.
+// to audiences, of filtered views or of others. Its dispatcher works while
+// there are any.
 type feed struct {
-	s       *Service
-	log     *sqlite.ChangeLog
-	scratch chan *sqlite.Scratch // for catching up; nil for one not opened yet
-	slow    chan *sqlite.Scratch // one more, for those whom the dispatcher has left it to
-	begin   chan struct{}        // one slot: the first member has come
-	quit    chan struct{}        // closed by close
-	exited  chan struct{}        // closed when the dispatcher has ended
+	s        *Service
+	log      *sqlite.ChangeLog
+	filtered bool
+	scratch  chan *sqlite.Scratch // for catching up; nil for one not opened yet
+	slow     chan *sqlite.Scratch // one more, for audiences that are costly
+	begin    chan struct{}        // one slot: the first member has come
+	quit     chan struct{}        // closed by close
+	exited   chan struct{}        // closed when the dispatcher has ended
 
 	// published is up to where audiences have all that they may see.
 	published atomic.Int64
@@ -48,6 +50,13 @@ type feed struct {
 	stopWait context.CancelFunc // ends the dispatcher's waiting
 }
 
+// A feedKey tells feeds apart. Filtered views have one of their own, so that
+// nobody else waits for what clients ask for.
+type feedKey struct {
+	database string
+	filtered bool
+}
+
 type feedState uint8
 
 const (
@@ -57,9 +66,9 @@ const (
 	closed
 )
 
-func newFeed(s *Service, log *sqlite.ChangeLog) *feed {
+func newFeed(s *Service, log *sqlite.ChangeLog, filtered bool) *feed {
 	f := &feed{
-		s: s, log: log,
+		s: s, log: log, filtered: filtered,
 		scratch: make(chan *sqlite.Scratch, catchUps), slow: make(chan *sqlite.Scratch, 1),
 		begin: make(chan struct{}, 1), quit: make(chan struct{}), exited: make(chan struct{}),
 		tables: map[string]map[string]*group{}, channels: map[string]*audience{},
@@ -98,7 +107,7 @@ func (f *feed) join(ctx context.Context, c *conn) error {
 	case f.state == failed, f.epoch != head.Epoch:
 		return errHistory
 	}
-	c.feed, c.epoch, c.sealer, c.cursor = f, head.Epoch, sealer, head.Seq
+	c.feed, c.epoch, c.sealer, c.cursor, c.head = f, head.Epoch, sealer, head.Seq, head.Seq
 	f.members++
 	if c.channel != "" {
 		a := f.channels[c.channel]
@@ -194,7 +203,7 @@ func (f *feed) work() {
 		switch {
 		case err == nil || ctx.Err() != nil:
 			pause = 0
-		case errors.Is(err, errHistory), errors.Is(err, sqlite.ErrClosed):
+		case errors.Is(err, errHistory), errors.Is(err, sqlite.ErrClosed), errors.Is(err, errPanic):
 			f.s.log.Warn("streams are cut", "error", err)
 			f.fail(err)
 			<-ctx.Done() // the last one has left

@@ -104,14 +104,17 @@ type testView struct {
 	table string
 
 	// sees decides who sees what; nil: everybody sees everything.
-	sees func(q *sqlite.Scratch, user any, row []any) (bool, error)
-	same bool         // for all users
-	err  func() error // nil: no error
+	sees     func(q *sqlite.Scratch, user any, row []any) (bool, error)
+	same     bool         // for all users
+	filtered bool         // by a client
+	err      func() error // nil: no error
+	key      func()       // is called by RowKey, if not nil
 }
 
 func (v *testView) Key() string              { return fmt.Sprintf("%s %p", v.table, v) }
 func (v *testView) Source() (string, string) { return "main", v.table }
 func (v *testView) PerUser() bool            { return v.sees != nil && !v.same }
+func (v *testView) Filtered() bool           { return v.filtered }
 func (v *testView) Encoding() any            { return v }
 
 func (v *testView) Err() error {
@@ -163,7 +166,12 @@ func (v *testView) image(c *sqlite.Change, old bool) []any {
 	return row
 }
 
-func (v *testView) RowKey(c *sqlite.Change, old bool) any { return v.image(c, old)[0] }
+func (v *testView) RowKey(c *sqlite.Change, old bool) any {
+	if v.key != nil {
+		v.key()
+	}
+	return v.image(c, old)[0]
+}
 
 func (v *testView) AppendRow(dst []byte, c *sqlite.Change, old bool) ([]byte, error) {
 	for i, value := range v.image(c, old) {

@@ -9,16 +9,16 @@ import (
 type limiter struct {
 	most, perUser, perAddress int
 
-	mu        *sync.Mutex // guards what follows
-	n         *int
+	mu        sync.Mutex // guards what follows
+	n         int
 	users     map[string]int
 	addresses map[netip.Prefix]int
 }
 
-func newLimiter(c Config) limiter {
-	return limiter{
+func newLimiter(c Config) *limiter {
+	return &limiter{
 		most: c.MaxStreams, perUser: c.MaxPerUser, perAddress: c.MaxPerAddress,
-		mu: new(sync.Mutex), n: new(int), users: map[string]int{}, addresses: map[netip.Prefix]int{},
+		users: map[string]int{}, addresses: map[netip.Prefix]int{},
 	}
 }
 
@@ -26,10 +26,10 @@ func newLimiter(c Config) limiter {
 func (l *limiter) acquire(user string, address netip.Prefix) (release func(), ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if *l.n >= l.most || user != "" && l.users[user] >= l.perUser || l.addresses[address] >= l.perAddress {
+	if l.n >= l.most || user != "" && l.users[user] >= l.perUser || l.addresses[address] >= l.perAddress {
 		return nil, false
 	}
-	*l.n++
+	l.n++
 	l.addresses[address]++
 	if user != "" {
 		l.users[user]++
@@ -40,7 +40,7 @@ func (l *limiter) acquire(user string, address netip.Prefix) (release func(), ok
 func (l *limiter) release(user string, address netip.Prefix) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	*l.n--
+	l.n--
 	if l.addresses[address]--; l.addresses[address] == 0 {
 		delete(l.addresses, address)
 	}

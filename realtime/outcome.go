@@ -18,20 +18,28 @@ const (
 	sawNew
 )
 
-// judge calls tell for each row and user who may see something of it, row by
-// row. A panic of the view is an error.
-func judge(q *sqlite.Scratch, v View, changes []*sqlite.Change, users []any, tell func(row, user int, seen images)) (err error) {
+var errPanic = errors.New("realtime: panic in a view")
+
+// recovering calls fn, which calls methods of a view. A panic is an error,
+// errPanic.
+func recovering(fn func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("realtime: panic in a view: %v\n%s", p, debug.Stack())
+			err = fmt.Errorf("%w: %v\n%s", errPanic, p, debug.Stack())
 		}
 	}()
+	return fn()
+}
+
+// judge calls tell for each row and user who may see something of it, row by
+// row.
+func judge(q *sqlite.Scratch, v View, changes []*sqlite.Change, users []any, tell func(row, user int, seen images)) error {
 	n := len(users)
 	if !v.PerUser() {
 		n = 1
 	}
 	seen := make([]images, n*len(changes))
-	err = v.Judge(q, changes, users, func(change, user int, old bool) {
+	err := v.Judge(q, changes, users, func(change, user int, old bool) {
 		image := sawNew
 		if old {
 			image = sawOld
@@ -124,6 +132,15 @@ func gapEvent(seq int64, sealer *sqlite.Sealer) event {
 }
 
 func breakEvent(e *entry) event { return event{seq: e.Seq, id: e.id, texts: [2][]byte{gapText}} }
+
+// isKey reports whether v is of a type that keyText tells apart.
+func isKey(v any) bool {
+	switch v.(type) {
+	case nil, int64, string, []byte:
+		return true
+	}
+	return false
+}
 
 // keyText returns a text that differs for different keys, "" for nil.
 func keyText(v any) string {

@@ -2,6 +2,8 @@ package realtime
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -23,6 +25,10 @@ type View interface {
 
 	// PerUser reports whether it depends on the user what is shown.
 	PerUser() bool
+
+	// Filtered reports whether it depends on what a client has chosen, so
+	// that its cost is not the application's.
+	Filtered() bool
 
 	// Judge calls see for every image of a row that a user may see: the row
 	// before (old) or after changes[change], as users[user]. Changes are of
@@ -46,11 +52,26 @@ type View interface {
 	Err() error
 }
 
-// A Subscription is what a request asks for.
+// A Subscription is what a request asks for. User and Record are nil, an int64,
+// a string or a []byte.
 type Subscription struct {
 	View   View
 	User   any // who asks, as View.Judge takes it; nil is anonymous
 	Record any // key of the one record to watch; nil: all
+}
+
+// check reports a mistake of the application's: streams of users that cannot
+// be told apart would be one.
+func (s *Subscription) check() error {
+	switch {
+	case s == nil || s.View == nil:
+		return errors.New("realtime: Subscribe has returned no subscription")
+	case !isKey(s.User):
+		return fmt.Errorf("realtime: Subscription.User is a %T, not an int64, a string or a []byte", s.User)
+	case !isKey(s.Record):
+		return fmt.Errorf("realtime: Subscription.Record is a %T, not an int64, a string or a []byte", s.Record)
+	}
+	return nil
 }
 
 // An Identity is who makes a request.

@@ -35,9 +35,12 @@ func (s *Service) ServeRecords(w http.ResponseWriter, r *http.Request) {
 		}
 		var err error
 		c.sub, err = s.cfg.Subscribe(r, r.PathValue("api"), r.PathValue("record"))
+		if err != nil {
+			return err
+		}
 		// Clients that do not ask for an event stream read it line by line.
 		c.idLast = !strings.Contains(strings.Join(r.Header["Accept"], ","), "text/event-stream")
-		return err
+		return c.sub.check()
 	})
 }
 
@@ -131,11 +134,12 @@ func (s *Service) stream(w http.ResponseWriter, r *http.Request, open func(r *ht
 	if err := open(r, c); err != nil {
 		return err
 	}
-	database := "main"
+	of := feedKey{database: "main"}
 	if c.sub != nil {
-		database, _ = c.sub.View.Source()
+		of.database, _ = c.sub.View.Source()
+		of.filtered = c.sub.View.Filtered()
 	}
-	f, err := s.feed(database)
+	f, err := s.feed(of)
 	if err != nil {
 		return err
 	}
@@ -150,6 +154,10 @@ func (s *Service) stream(w http.ResponseWriter, r *http.Request, open func(r *ht
 	defer f.leave(c)
 	w.Header().Add("Vary", "Accept")
 	err = s.engine.serve(w, r, streamOptions{idLast: c.idLast, writeTimeout: s.cfg.WriteTimeout, started: c.started}, c.pump)
+	if errors.Is(err, http.ErrNotSupported) { // a middleware's mistake
+		s.log.ErrorContext(ctx, "stream request failed", "path", r.URL.Path, "error", err)
+		return nil
+	}
 	s.log.DebugContext(ctx, "stream ended", "path", r.URL.Path, "cause", err)
 	return nil
 }

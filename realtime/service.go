@@ -39,13 +39,13 @@ type Service struct {
 	log     *slog.Logger
 	engine  engine
 	client  httpx.ClientIP
-	limits  limiter
-	tickets tickets
+	limits  *limiter
+	tickets *tickets
 	trays   trays
 	main    *sqlite.ChangeLog
 
 	mu       sync.Mutex // guards what follows
-	feeds    map[string]*feed
+	feeds    map[feedKey]*feed
 	conns    map[*conn]struct{}
 	draining bool
 	closed   bool
@@ -69,7 +69,7 @@ func New(db *sqlite.DB, cfg Config) (*Service, error) {
 		db: db, cfg: cfg, log: cfg.Logger, engine: newEngine(),
 		client: httpx.ClientIP{Proxies: cfg.Proxies, Trusted: cfg.TrustedProxies},
 		limits: newLimiter(cfg), tickets: newTickets(cfg.Now),
-		feeds: map[string]*feed{}, conns: map[*conn]struct{}{},
+		feeds: map[feedKey]*feed{}, conns: map[*conn]struct{}{},
 		quit: make(chan struct{}), exited: make(chan struct{}),
 	}
 	s.empty.L = &s.mu
@@ -135,22 +135,22 @@ func (s *Service) Streams() int {
 	return len(s.conns)
 }
 
-// feed returns the feed of a database, making it at first.
-func (s *Service) feed(database string) (*feed, error) {
+// feed returns a feed, making it at first.
+func (s *Service) feed(of feedKey) (*feed, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.draining {
 		return nil, ErrClosed
 	}
-	if f := s.feeds[database]; f != nil {
+	if f := s.feeds[of]; f != nil {
 		return f, nil
 	}
-	log, err := s.db.ChangeLog(database)
+	log, err := s.db.ChangeLog(of.database)
 	if err != nil {
 		return nil, err
 	}
-	f := newFeed(s, log)
-	s.feeds[database] = f
+	f := newFeed(s, log, of.filtered)
+	s.feeds[of] = f
 	return f, nil
 }
 
@@ -298,7 +298,10 @@ func (s *Service) checkViews() {
 	s.mu.Unlock()
 	for _, f := range feeds {
 		for _, g := range f.groups() {
-			if err := g.view.Err(); err != nil {
+			if err := recovering(g.view.Err); err != nil {
+				if errors.Is(err, errPanic) {
+					s.log.Error("check a view, streams are cut", "error", err)
+				}
 				for _, c := range f.membersOf(g) {
 					c.end(err)
 				}
@@ -352,8 +355,11 @@ func (s *Service) stands(ctx context.Context, ids []Identity) (_ []bool, err err
 
 // Drain tells all clients to come back soon and ends their streams; new ones
 // are refused with status 503. It returns when all have ended, which takes
-// little more than a second at most. It is for [http.Server.RegisterOnShutdown],
-// since Shutdown waits for streams.
+// little more than a second, unless one is in the middle of reading the log
+// (a statement of that ends at sqlite.Options.MaxStatement) or writes to an
+// HTTP/2 connection that takes nothing (ended by
+// [http.HTTP2Config.WriteByteTimeout]). It is for
+// [http.Server.RegisterOnShutdown], since Shutdown waits for streams.
 func (s *Service) Drain() {
 	s.mu.Lock()
 	s.draining = true

@@ -20,7 +20,7 @@ const (
 type tickets struct {
 	now func() time.Time
 
-	mu     *sync.Mutex // guards what follows
+	mu     sync.Mutex // guards what follows
 	byHash map[[32]byte]ticket
 	users  map[string]int // how many of these each user has
 }
@@ -31,8 +31,8 @@ type ticket struct {
 	expires time.Time
 }
 
-func newTickets(now func() time.Time) tickets {
-	return tickets{now: now, mu: new(sync.Mutex), byHash: map[[32]byte]ticket{}, users: map[string]int{}}
+func newTickets(now func() time.Time) *tickets {
+	return &tickets{now: now, byHash: map[[32]byte]ticket{}, users: map[string]int{}}
 }
 
 // issue returns a ticket for a request with the values of ctx; ok is false when
