@@ -27,6 +27,7 @@ const busyPause = 100 * time.Millisecond
 type conn struct {
 	s        *Service
 	feed     *feed
+	release  func() // its place among the streams that are allowed
 	audience *audience
 	sub      *Subscription // nil for a channel
 	channel  string

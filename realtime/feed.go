@@ -107,7 +107,7 @@ func (f *feed) join(ctx context.Context, c *conn) error {
 	case f.state == failed, f.epoch != head.Epoch:
 		return errHistory
 	}
-	c.feed, c.epoch, c.sealer, c.cursor, c.head = f, head.Epoch, sealer, head.Seq, head.Seq
+	c.epoch, c.sealer, c.cursor, c.head = head.Epoch, sealer, head.Seq, head.Seq
 	f.members++
 	if c.channel != "" {
 		a := f.channels[c.channel]

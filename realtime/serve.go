@@ -105,61 +105,80 @@ func (s *Service) handle(w http.ResponseWriter, r *http.Request, open func(r *ht
 	}
 }
 
-// stream returns an error if there was no stream.
+// stream returns an error if there was no stream. It is short because the
+// stack of whoever serves a stream stays as deep as this for as long as it
+// lasts.
 func (s *Service) stream(w http.ResponseWriter, r *http.Request, open func(r *http.Request, c *conn) error) error {
 	if r.Method != http.MethodGet {
 		w.Header().Set("Allow", http.MethodGet)
 		return errMethod
 	}
+	r, c, err := s.admit(r, open)
+	if err != nil {
+		return err
+	}
+	defer c.release()
+	if err := s.enter(c); err != nil {
+		return err
+	}
+	defer s.exit(c)
+	if err := c.feed.join(r.Context(), c); err != nil {
+		return err
+	}
+	defer c.feed.leave(c)
+	w.Header().Add("Vary", "Accept")
+	s.ended(r, s.engine.serve(w, r, streamOptions{idLast: c.idLast, writeTimeout: s.cfg.WriteTimeout, started: c.started}, c.pump))
+	return nil
+}
+
+// admit returns the stream that a request is for, and the request with who
+// makes it. The caller calls the stream's release.
+func (s *Service) admit(r *http.Request, open func(r *http.Request, c *conn) error) (_ *http.Request, _ *conn, err error) {
 	ctx := r.Context()
 	query := r.URL.Query()
 	if text := query.Get("ticket"); text != "" {
 		values, ok := s.tickets.use(text)
 		if !ok {
-			return errTicket
+			return nil, nil, errTicket
 		}
 		ctx = ticketContext{ctx, values}
 		r = r.WithContext(ctx)
 	}
 	id := s.cfg.Identify(ctx)
 	if _, ok := ctx.(ticketContext); ok && !s.standsNow(ctx, id) {
-		return errTicket
+		return nil, nil, errTicket
 	}
 	c := &conn{s: s, identity: id, page: pageLimitLeast, wake: make(chan struct{}, 1), bye: make(chan error, 1)}
+	c.resume = resumeText(r.Header, query)
 	release, ok := s.limits.acquire(c.identity.User, httpx.Bucket(s.client.Of(r)))
 	if !ok {
-		return errFull
+		return nil, nil, errFull
 	}
-	defer release()
+	c.release = release
+	defer func() {
+		if err != nil || c.feed == nil { // or open has panicked
+			release()
+		}
+	}()
 	if err := open(r, c); err != nil {
-		return err
+		return nil, nil, err
 	}
 	of := feedKey{database: "main"}
 	if c.sub != nil {
 		of.database, _ = c.sub.View.Source()
 		of.filtered = c.sub.View.Filtered()
 	}
-	f, err := s.feed(of)
-	if err != nil {
-		return err
+	c.feed, err = s.feed(of)
+	return r, c, err
+}
+
+// ended notes why a stream has ended.
+func (s *Service) ended(r *http.Request, cause error) {
+	if errors.Is(cause, http.ErrNotSupported) { // a middleware's mistake
+		s.log.ErrorContext(r.Context(), "stream request failed", "path", r.URL.Path, "error", cause)
+		return
 	}
-	c.resume = resumeText(r.Header, query)
-	if err := s.enter(c); err != nil {
-		return err
-	}
-	defer s.exit(c)
-	if err := f.join(ctx, c); err != nil {
-		return err
-	}
-	defer f.leave(c)
-	w.Header().Add("Vary", "Accept")
-	err = s.engine.serve(w, r, streamOptions{idLast: c.idLast, writeTimeout: s.cfg.WriteTimeout, started: c.started}, c.pump)
-	if errors.Is(err, http.ErrNotSupported) { // a middleware's mistake
-		s.log.ErrorContext(ctx, "stream request failed", "path", r.URL.Path, "error", err)
-		return nil
-	}
-	s.log.DebugContext(ctx, "stream ended", "path", r.URL.Path, "cause", err)
-	return nil
+	s.log.DebugContext(r.Context(), "stream ended", "path", r.URL.Path, "cause", cause)
 }
 
 // standsNow reports whether id has not ended since its ticket was issued.

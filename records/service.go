@@ -20,6 +20,7 @@ import (
 // use and owns no goroutine, so it needs no Close.
 type Service struct {
 	db      *sqlite.DB
+	id      string // tells it from others in this process
 	cfg     Config
 	log     *slog.Logger
 	cursors *cursors
@@ -57,6 +58,7 @@ func New(db *sqlite.DB, cfg Config) (*Service, error) {
 		errs = append(errs, fmt.Errorf("records: cursor key has %d bytes, 32 are needed", len(cfg.CursorKey)))
 	}
 	s := &Service{db: db, cfg: cfg, log: cfg.Logger}
+	s.id = fmt.Sprintf("%p", s)
 	s.slow = make(slots, max(1, db.MaxReaders()-1))
 	set, mistakes, err := s.compile(context.Background())
 	if err = errors.Join(append(errs, mistakes, err)...); err == nil { // nothing is written before all is well

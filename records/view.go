@@ -30,7 +30,7 @@ func newView(s *Service, p *plan, filter *listquery.Filter) (*View, error) {
 	}
 	v := &View{
 		s: s, api: p.api.Name, filter: filter, perUser: p.read != nil && p.read.UsesUser(),
-		key:      fmt.Sprintf("%p %s?%s", s, p.api.Name, canonical(filter)),
+		key:      s.id + " " + p.api.Name + "?" + canonical(filter),
 		database: p.table.database, table: p.table.name,
 	}
 	v.latest.Store(j)
