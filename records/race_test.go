@@ -127,10 +127,10 @@ func TestUniqueUnderConcurrency(t *testing.T) {
 					id := mine[len(mine)-1]
 					if k == 7 {
 						mine = mine[:len(mine)-1]
-						want(t, call(h, "", "DELETE", "/acc/"+id, ""), 200, "deleted")
-						mu.Lock()
+						mu.Lock() // before, since its id may be somebody's right after
 						delete(have, id)
 						mu.Unlock()
+						want(t, call(h, "", "DELETE", "/acc/"+id, ""), 200, "deleted")
 						continue
 					}
 					r := call(h, "", "PATCH", "/acc/"+id, fmt.Sprintf(`{"name":%q}`, name))
