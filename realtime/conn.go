@@ -339,7 +339,7 @@ func (f *feed) past(ctx context.Context, c *conn, upTo int64) (events []event, e
 		}
 	}
 	recent, end := f.recent(c.cursor, upTo, c.page)
-	err = q.Read(func() error {
+	err = reading(ctx, q, func() error {
 		if end == 0 {
 			at := sqlite.Position{Epoch: c.epoch, Seq: c.cursor}
 			page, err := f.log.Page(q, at, upTo, c.page)
@@ -359,6 +359,9 @@ func (f *feed) past(ctx context.Context, c *conn, upTo int64) (events []event, e
 		}
 		return recovering(func() error { return c.see(q, recent, &events) })
 	})
+	if ctx.Err() != nil {
+		return nil, 0, context.Cause(ctx)
+	}
 	if errors.Is(err, sqlite.ErrTimeout) && len(recent) > 0 {
 		if c.page > 1 {
 			c.page = 1 // perhaps it is one change
@@ -370,6 +373,21 @@ func (f *feed) past(ctx context.Context, c *conn, upTo int64) (events []event, e
 	}
 	events, end = c.fit(events, recent, end)
 	return events, end, err
+}
+
+// reading runs fn in a snapshot of q, and interrupts it when ctx ends.
+func reading(ctx context.Context, q *sqlite.Scratch, fn func() error) error {
+	interrupted := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(interrupted)
+		q.Interrupt()
+	})
+	defer func() {
+		if !stop() {
+			<-interrupted // not to meet the next one who uses q
+		}
+	}()
+	return q.Read(fn)
 }
 
 // fit returns the first of the events that changes are to c, as many as one

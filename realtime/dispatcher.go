@@ -48,7 +48,7 @@ func (d *dispatcher) spread(ctx context.Context) error {
 	}
 	var page sqlite.ChangePage
 	var out outbox
-	err := d.q.Read(func() (err error) {
+	err := reading(ctx, d.q, func() (err error) {
 		// Rules are judged in the snapshot that the page comes from.
 		page, err = d.f.log.Page(d.q, at, math.MaxInt64, d.f.pageLimit())
 		if err != nil {
@@ -64,6 +64,9 @@ func (d *dispatcher) spread(ctx context.Context) error {
 		}
 		return d.judge(&out, page.End.Seq)
 	})
+	if ctx.Err() != nil {
+		return ctx.Err() // interrupted: what was found out is not all
+	}
 	if err != nil {
 		return err
 	}

@@ -479,3 +479,34 @@ func TestViewPanics(t *testing.T) {
 	s.exec(t, "UPDATE note SET n = 2")
 	st.want(t, `{"Update":{"id":1,"n":2},"seq":2}`)
 }
+
+// TestDrainInterrupts: nobody waits for a rule that takes long, neither those
+// who drain nor those who close.
+func TestDrainInterrupts(t *testing.T) {
+	t.Parallel()
+	judging := make(chan struct{}, 10)
+	slow := &testView{table: "note", sees: func(q *sqlite.Scratch, _ any, _ []any) (bool, error) {
+		judging <- struct{}{}
+		err := q.Query(`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n) SELECT count(*) FROM n`, nil, nil)
+		return false, err
+	}}
+	db := sqlitetest.Open(t, siteSchema, sqlite.Options{MaxStatement: time.Hour, Logger: quiet()})
+	s := newSiteOn(t, db, realtime.Config{Subscribe: views{"notes": slow}.subscribe})
+	start := s.head(t)
+	s.exec(t, "INSERT INTO note VALUES (1, 1)")
+	s.open(t, allNotes+"?since="+start) // catches up
+	<-judging
+	s.open(t, allNotes)
+	s.exec(t, "UPDATE note SET n = 2")
+	<-judging // the dispatcher
+	ended := make(chan error, 1)
+	go func() { ended <- s.svc.Close() }()
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("Close waits for a rule")
+	}
+}

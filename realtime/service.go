@@ -355,10 +355,8 @@ func (s *Service) stands(ctx context.Context, ids []Identity) (_ []bool, err err
 
 // Drain tells all clients to come back soon and ends their streams; new ones
 // are refused with status 503. It returns when all have ended, which takes
-// little more than a second, unless one is in the middle of reading the log
-// (a statement of that ends at sqlite.Options.MaxStatement) or writes to an
-// HTTP/2 connection that takes nothing (ended by
-// [http.HTTP2Config.WriteByteTimeout]). It is for
+// little more than a second, unless one writes to an HTTP/2 connection that
+// takes nothing (ended by [http.HTTP2Config.WriteByteTimeout]). It is for
 // [http.Server.RegisterOnShutdown], since Shutdown waits for streams.
 func (s *Service) Drain() {
 	s.mu.Lock()

@@ -56,6 +56,10 @@ func (s *Scratch) Query(query string, args []driver.Value, row func([]driver.Val
 	return s.db.classify(s.c.call(context.Background(), query, args, row))
 }
 
+// Interrupt makes the statement that runs at the moment, if one does, fail with
+// [ErrTimeout]. Other goroutines may call it, until Close.
+func (s *Scratch) Interrupt() { interrupt(s.c.handle) }
+
 // Value returns what is kept under key beside the temporary tables, making it
 // at first.
 func (s *Scratch) Value(key any, first func() any) any {
