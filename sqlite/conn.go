@@ -436,6 +436,11 @@ func (t *txConn) ExecContext(ctx context.Context, query string, args []driver.Na
 	if err != nil {
 		return nil, err
 	}
+	if len(args) == 1 {
+		if call, ok := args[0].Value.(directCall); ok {
+			return driver.ResultNoRows, t.note(call())
+		}
+	}
 	res, err := t.c.raw.ExecContext(ctx, query, args)
 	return res, t.note(err)
 }
@@ -468,6 +473,18 @@ func (r *txRows) Next(dest []driver.Value) error {
 		err = r.t.note(err)
 	}
 	return err
+}
+
+// directCall is how Tx uses the connection without database/sql between: it
+// comes as the argument of a statement.
+type directCall func() error
+
+// CheckNamedValue lets a directCall pass.
+func (t *txConn) CheckNamedValue(v *driver.NamedValue) error {
+	if _, ok := v.Value.(directCall); ok {
+		return nil
+	}
+	return driver.ErrSkip
 }
 
 // txStmt is a statement that an application prepared inside a transaction.

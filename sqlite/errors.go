@@ -50,6 +50,16 @@ var (
 	ErrNewerSchema = errors.New("sqlite: the database is newer than the program")
 )
 
+// A StmtError tells which statement of a Write an error of SQLite comes from.
+type StmtError struct {
+	Index int // in the list
+	Err   error
+}
+
+func (e *StmtError) Error() string { return e.Err.Error() }
+
+func (e *StmtError) Unwrap() error { return e.Err }
+
 // A PanicError is what Update and View return when the function panicked.
 // Its work was rolled back.
 type PanicError struct {

@@ -3,8 +3,10 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"runtime/debug"
+	"time"
 )
 
 // Tx is a transaction inside Update or View. Its four methods are those that
@@ -13,7 +15,12 @@ import (
 //
 // In Update a context is looked at before each statement, not during it: an
 // interrupted write would undo the work of everybody who shares the commit.
-type Tx struct{ tx *sql.Tx }
+type Tx struct {
+	tx     *sql.Tx
+	c      *conn
+	inside bool // in a callback of Write or Query
+	ended  []func(committed bool)
+}
 
 // ExecContext executes a statement that returns no rows.
 func (t *Tx) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
@@ -35,6 +42,51 @@ func (t *Tx) PrepareContext(ctx context.Context, query string) (*sql.Stmt, error
 	return t.tx.PrepareContext(ctx, query)
 }
 
+// Write executes statements as [DB.Write] does, but as a part of this
+// transaction: an error undoes them and nothing else. It is for statements that
+// are executed often, since the connection keeps them prepared.
+func (t *Tx) Write(stmts ...Stmt) error {
+	return t.directly(func(c *conn) error {
+		return c.savepoint(txSavepoint, func() error { return c.statements(stmts) })
+	})
+}
+
+// Query runs one statement as [Reader.Query] does, and sees what the
+// transaction has written. Within row, no method of t but Query can be used.
+func (t *Tx) Query(query string, args []driver.Value, row func([]driver.Value) error) error {
+	return t.directly(func(c *conn) error {
+		return c.call(context.Background(), query, args, row)
+	})
+}
+
+// OnEnd has fn called, by the goroutine that called Update or View, when the
+// transaction has ended. committed is whether it stands: fn may then do what
+// must not be done for a transaction that is rolled back.
+func (t *Tx) OnEnd(fn func(committed bool)) { t.ended = append(t.ended, fn) }
+
+// directly runs fn with the connection of the transaction, while database/sql
+// knows that it is in use: it must not be rolled back meanwhile.
+func (t *Tx) directly(fn func(*conn) error) error {
+	if t.inside {
+		return fn(t.c)
+	}
+	t.inside = true
+	defer func() { t.inside = false }()
+	_, err := t.tx.ExecContext(context.Background(), "", directCall(func() error {
+		outer := t.c.tx.running
+		t.c.tx.running = ours
+		defer func() { t.c.tx.running = outer }()
+		return fn(t.c)
+	}))
+	return err
+}
+
+func (t *Tx) end(committed bool) {
+	for _, fn := range t.ended {
+		fn(committed)
+	}
+}
+
 // Update runs fn in a write transaction and returns after its commit. When fn
 // returns an error or panics, what it wrote is rolled back and the error, or
 // a [PanicError], is returned. fn runs in the caller's goroutine; others wait
@@ -44,10 +96,24 @@ func (t *Tx) PrepareContext(ctx context.Context, query string) (*sql.Stmt, error
 //
 // ctx is for waiting: once fn runs, only the contexts that it passes on count.
 func (db *DB) Update(ctx context.Context, fn func(tx *Tx) error) error {
+	return db.UpdateWithin(ctx, db.opts.MaxHold, fn)
+}
+
+// UpdateWithin is Update for a function that may keep the writer for hold
+// instead of Options.MaxHold, if that is longer.
+func (db *DB) UpdateWithin(ctx context.Context, hold time.Duration, fn func(tx *Tx) error) error {
 	if fn == nil {
 		fn = func(*Tx) error { panic("sqlite: Update without a function") }
 	}
-	return db.writer.do(ctx, &request{fn: fn})
+	var begun *Tx
+	err := db.writer.do(ctx, &request{hold: min(hold, db.opts.MaxHold), fn: func(tx *Tx) error {
+		begun = tx
+		return fn(tx)
+	}})
+	if begun != nil {
+		begun.end(err == nil)
+	}
+	return err
 }
 
 // View runs fn in a read transaction: all its statements see the database at
@@ -57,8 +123,18 @@ func (db *DB) View(ctx context.Context, fn func(tx *Tx) error) error {
 	if err != nil {
 		return err
 	}
-	defer db.readers.put(c)
-	return runTx(c, fn, nil)
+	var begun *Tx
+	err = func() error {
+		defer db.readers.put(c)
+		return runTx(c, func(tx *Tx) error {
+			begun = tx
+			return fn(tx)
+		}, nil)
+	}()
+	if begun != nil {
+		begun.end(err == nil)
+	}
+	return err
 }
 
 // runTx runs fn in a transaction of c and ends it in every case, also when fn
@@ -87,7 +163,7 @@ func runTx(c *conn, fn func(*Tx) error, started func(*sql.Tx)) (err error) {
 			err = errors.Join(err, rerr)
 		}
 	}()
-	err = fn(&Tx{tx})
+	err = fn(&Tx{tx: tx, c: c})
 	returned = true
 	return err
 }

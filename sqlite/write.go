@@ -23,6 +23,7 @@ const (
 	commitSQL      = "COMMIT /* writer */"
 	rollbackSQL    = "ROLLBACK /* writer */"
 	writeSavepoint = `"` + savepointPrefix + `write"`
+	txSavepoint    = `"` + savepointPrefix + `statements"`
 )
 
 // A Stmt is one statement of a [DB.Write] with its arguments, which are nil,
@@ -60,6 +61,7 @@ func (db *DB) Write(ctx context.Context, stmts ...Stmt) error {
 type request struct {
 	stmts []Stmt
 	fn    func(*Tx) error
+	hold  time.Duration // how long fn may keep the writer
 	own   func(*conn) error
 
 	err     error        // written by the leader before it answers
@@ -447,7 +449,7 @@ func (w *writer) run(r *request, shared bool) {
 	case r.fn != nil:
 		r.err = w.giveTurn(r)
 	case shared:
-		r.err = w.settle(w.savepoint(r))
+		r.err = w.settle(w.c.savepoint(writeSavepoint, func() error { return w.execute(r) }))
 	default:
 		r.err = w.settle(w.execute(r))
 	}
@@ -460,70 +462,16 @@ func (w *writer) run(r *request, shared bool) {
 	}
 }
 
-// savepoint executes r so that its failure leaves the work of others in place.
-func (w *writer) savepoint(r *request) error {
-	bg := context.Background()
-	if err := w.c.query(bg, "SAVEPOINT "+writeSavepoint, nil, nil); err != nil {
-		return err
-	}
-	err := w.execute(r)
-	if w.c.raw.AutoCommit() {
-		return err
-	}
-	if err != nil {
-		if rerr := w.c.query(bg, "ROLLBACK TO "+writeSavepoint, nil, nil); rerr != nil {
-			return errors.Join(err, rerr)
-		}
-	}
-	if rerr := w.c.query(bg, "RELEASE "+writeSavepoint, nil, nil); rerr != nil {
-		return errors.Join(err, rerr)
-	}
-	return err
-}
-
 // execute runs a request that is not a function.
 func (w *writer) execute(r *request) error {
 	if r.own != nil {
 		return r.own(w.c)
 	}
 	w.c.tx.resync = false // of a request before, which has failed
-	if err := w.statements(r); err != nil {
+	if err := w.c.statements(r.stmts); err != nil {
 		return err
 	}
 	return w.c.tx.settle()
-}
-
-func (w *writer) statements(r *request) (err error) {
-	outer := w.c.enter()
-	defer func() {
-		w.c.leave(outer)
-		if p := recover(); p != nil {
-			err = &PanicError{Value: p, Stack: debug.Stack()}
-		}
-	}()
-	for i := range r.stmts {
-		s := &r.stmts[i]
-		n := 0
-		err := w.c.query(context.Background(), s.SQL, s.Args, func(row []driver.Value) error {
-			n++
-			if s.Row != nil {
-				s.Row(row)
-			}
-			return nil
-		})
-		if s.Rows != nil {
-			*s.Rows = n
-		}
-		if err != nil {
-			return refused(err)
-		}
-		if s.Done != nil {
-			if err := s.Done(n); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 // giveTurn lends the writer to the goroutine that waits in do, and takes it
@@ -533,7 +481,7 @@ func (w *writer) giveTurn(r *request) error {
 	defer interrupt()
 	w.c.tx.hold, w.c.tx.met = hold, nil
 	r.turn <- true
-	timer := time.NewTimer(w.db.opts.MaxHold)
+	timer := time.NewTimer(r.hold)
 	defer timer.Stop()
 	var err error
 	select {
