@@ -93,6 +93,14 @@ type Config struct {
 	// it leaves them out, are those of Auth.
 	Realtime *realtime.Config
 
+	// Files says where and how the content of file columns is kept. nil: file
+	// columns can be read but not written. Files that no row refers to are
+	// removed at the start and every hour. The store stays the application's.
+	Files *records.FilesConfig
+
+	// HookTimeout is when the contexts of hooks end; default 2 s.
+	HookTimeout time.Duration
+
 	// BodyLimit is the greatest request body in bytes; default 10 MiB.
 	BodyLimit int64
 
@@ -119,6 +127,7 @@ type Backend struct {
 	Realtime *realtime.Service
 
 	handler http.Handler
+	sweeper *sweeper // nil without Config.Files
 	drain   time.Duration
 	ownDB   bool
 }
@@ -164,14 +173,19 @@ func Open(ctx context.Context, cfg Config) (_ *Backend, err error) {
 		cfg.Caller = signedIn
 	}
 	b.Records, err = records.New(b.DB, records.Config{
-		APIs:      cfg.Records,
-		Caller:    cfg.Caller,
-		BodyLimit: cfg.BodyLimit,
-		CursorKey: cfg.CursorKey,
-		Logger:    cfg.Logger,
+		APIs:        cfg.Records,
+		Caller:      cfg.Caller,
+		Files:       cfg.Files,
+		HookTimeout: cfg.HookTimeout,
+		BodyLimit:   cfg.BodyLimit,
+		CursorKey:   cfg.CursorKey,
+		Logger:      cfg.Logger,
 	})
 	if err != nil {
 		return nil, err
+	}
+	if cfg.Files != nil {
+		b.sweeper = b.startSweeping(func(err error) { cfg.Logger.Error("remove unused files", "error", err) })
 	}
 	if cfg.hasRealtime() {
 		if b.Realtime, err = b.newRealtime(cfg); err != nil {
@@ -265,13 +279,14 @@ func migrateFile(ctx context.Context, d Database, opts sqlite.Options) (err erro
 
 // Where the parts of the protocol live.
 const (
-	recordsPrefix = "/api/records/v1"
-	authPrefix    = "/api/auth/v1"
-	pagesPrefix   = "/_/auth"
+	recordsPrefix     = "/api/records/v1"
+	transactionPrefix = "/api/transaction/v1"
+	authPrefix        = "/api/auth/v1"
+	pagesPrefix       = "/_/auth"
 )
 
-// Mount registers the routes on mux: the record APIs below /api/records/v1/
-// and GET /api/healthcheck; with Config.Auth also the sign-in below
+// Mount registers the routes on mux: the record APIs below /api/records/v1/,
+// POST /api/transaction/v1/execute and GET /api/healthcheck; with Config.Auth also the sign-in below
 // /api/auth/v1/, its pages below /_/auth/ and /.well-known/jwks.json; with
 // Realtime the application's channels below /api/realtime/v1/. To place them
 // under a prefix, mount [Backend.Handler] behind [http.StripPrefix] instead,
@@ -279,6 +294,8 @@ const (
 func (b *Backend) Mount(mux *http.ServeMux) {
 	mux.HandleFunc(recordsPrefix, notFound) // not a redirect, which would miss an outer prefix
 	mux.Handle(recordsPrefix+"/", b.behindAuth(b.recordAPIs()))
+	mux.HandleFunc(transactionPrefix+"/", notFound)
+	mux.Handle(transactionPrefix+"/execute", b.behindAuth(http.HandlerFunc(b.Records.ServeTransaction)))
 	if b.Auth != nil {
 		mux.HandleFunc(authPrefix, notFound)
 		mux.HandleFunc(pagesPrefix, notFound)
@@ -379,13 +396,16 @@ func (b *Backend) ServeListener(ctx context.Context, srv *http.Server, ln net.Li
 	return err
 }
 
-// Close ends all event streams and the background work of Auth, and closes the
+// Close ends all event streams and all background work, and closes the
 // database, unless that is the application's own. It waits for running
 // operations.
 func (b *Backend) Close() error {
 	var err error
 	if b.Realtime != nil {
 		err = b.Realtime.Close()
+	}
+	if b.sweeper != nil {
+		b.sweeper.stop()
 	}
 	if b.Auth != nil {
 		err = errors.Join(err, b.Auth.Close())

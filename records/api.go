@@ -63,6 +63,17 @@ type API struct {
 	// the caller may read it through one of them.
 	Expand []string
 
+	// Back lists the other direction: rows of other APIs that refer to a
+	// row of this one and may be included with it on request, by name.
+	Back []BackRelation
+
+	// FullText names an FTS5 table that indexes columns of Table, with its
+	// rowids: lists then take match=, a full-text query
+	// (https://www.sqlite.org/fts5.html#full_text_query_syntax). Every
+	// column of it must be one that callers may see. FTS5 must be compiled
+	// into the program, with the build tag sqlite_fts5.
+	FullText string
+
 	// Exclude lists columns that do not exist as far as this API goes.
 	Exclude []string
 
@@ -86,6 +97,37 @@ type API struct {
 	// ReadRule is then also judged on rows as they were, so it cannot use
 	// the rowid unless that is the primary key.
 	Subscriptions bool
+
+	// Validate holds conditions on the values that requests give, by column:
+	// tags of go-playground/validator, such as "required,min=3,max=80" or
+	// "omitempty,email". They are judged before the database is asked.
+	Validate map[string]string
+
+	// Bind is a value of a struct type whose fields, by their json names, are
+	// columns, with validate tags; unlike Validate these may compare fields
+	// with each other. Only the type counts.
+	Bind any
+
+	// Before is called inside the transaction of each create, update and
+	// delete, after the rule has granted it and before the row is written.
+	// It may change what is written, and use the transaction. Its error undoes
+	// the whole request; one made by [Refuse] is what the client is told, any
+	// other is logged and answered with 500, as is a panic. Everybody who
+	// writes waits for it: see Config.HookTimeout.
+	Before func(ctx context.Context, c *Change) error
+
+	// After is called when a create, update or delete has been committed, and
+	// never otherwise, before the request is answered. A panic is logged.
+	After func(ctx context.Context, c *Change)
+}
+
+// A BackRelation is a set of rows that refer to a row: those of API whose
+// foreign key Column is the row's key.
+type BackRelation struct {
+	Name   string // in expand= and in the record; not the name of a column
+	API    string // whose rules apply
+	Column string // of that API, a foreign key to this API's table
+	Limit  int    // the most rows to include, in order of their key; default 50
 }
 
 // A Caller is whoever makes a request.
@@ -98,6 +140,10 @@ type Caller struct {
 	// key do: what it does not allow is denied whatever the API says. It is
 	// asked with the API's name and one permission.
 	Allow func(api string, p Permission) bool
+
+	// System marks the application itself, for which neither access control
+	// lists nor rules count. What it writes is still validated, and hooks run.
+	System bool
 }
 
 // Config configures [New].
@@ -122,6 +168,16 @@ type Config struct {
 	// one, kept in the database in the table _records_key.
 	CursorKey []byte
 
+	// Files says where and how the content of file columns is kept. nil:
+	// file columns can be read but not written.
+	Files *FilesConfig
+
+	// HookTimeout is when the context of a hook ends; default 2 s.
+	HookTimeout time.Duration
+
+	// Now is the clock; default time.Now.
+	Now func() time.Time
+
 	// Logger gets the errors that a client is not told; default
 	// slog.Default().
 	Logger *slog.Logger
@@ -139,6 +195,12 @@ func (c Config) withDefaults() Config {
 	}
 	if c.QueryTimeout == 0 {
 		c.QueryTimeout = 2 * time.Second
+	}
+	if c.HookTimeout == 0 {
+		c.HookTimeout = 2 * time.Second
+	}
+	if c.Now == nil {
+		c.Now = time.Now
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()

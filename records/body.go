@@ -118,25 +118,49 @@ func (p *plan) decodeJSON(data []byte, user caller, many bool) ([]*request, erro
 // decodeObject reads the members that are columns and ignores all others.
 func (p *plan) decodeObject(data []byte, user caller) (*request, error) {
 	r := p.newRequest(user)
-	invalid := false
+	return r, p.decodeInto(r, data)
+}
+
+// decodeInto is decodeObject for a request that there is.
+func (p *plan) decodeInto(r *request, data []byte) error {
+	var refused error
 	err := jsonx.ParseObject(data, func(name []byte, v jsonx.Value) error {
 		c := p.input[string(name)]
 		if c == nil || c.generated {
 			return nil
 		}
-		value, err := c.decode(v)
-		invalid = invalid || err != nil || c == p.table.key && !addressable(value) // but go on: bad syntax counts first
+		value, err := p.decodeValue(r, c, v)
+		if err == nil && c == p.table.key && !addressable(value) {
+			err = errParams
+		}
+		if refused == nil {
+			refused = err // but go on: bad syntax counts first
+		}
 		r.values[c.index] = value
 		r.given.add(c.index)
 		return nil
 	})
+	var known *Error
 	switch {
 	case err != nil:
-		return nil, errBody.because(err)
-	case invalid:
-		return nil, errParams
+		return errBody.because(err)
+	case errors.As(refused, &known):
+		return known
+	case refused != nil:
+		return errParams
 	}
-	return r, nil
+	return nil
+}
+
+// decodeValue returns the value to store for v.
+func (p *plan) decodeValue(r *request, c *column, v jsonx.Value) (driver.Value, error) {
+	switch {
+	case c.format == fileFormat, c.format == filesFormat:
+		return p.decodeFiles(r, c, v)
+	case r.refer != nil && v.Kind == jsonx.Object && c.format == plainFormat:
+		return r.refer(c, v)
+	}
+	return c.decode(v)
 }
 
 // setForm sets a column from a form field.
@@ -187,10 +211,11 @@ func (p *plan) decodeMultipart(media string, data []byte, user caller) ([]*reque
 	}
 	parts := multipart.NewReader(bytes.NewReader(data), params["boundary"])
 	r := p.newRequest(user)
+	added := map[*column][]fileElement{}
 	for n := 0; ; n++ {
 		part, err := parts.NextRawPart()
 		if err == io.EOF { //nolint:errorlint // a wrapped one is a body that ends early
-			return []*request{r}, nil
+			return []*request{r}, r.setFiles(added)
 		}
 		if err != nil || n == maxParts {
 			return nil, errBody
@@ -199,20 +224,29 @@ func (p *plan) decodeMultipart(media string, data []byte, user caller) ([]*reque
 		if err != nil {
 			return nil, errBody
 		}
-		if part.FileName() != "" {
-			if len(value) == 0 {
-				continue
-			}
-			if c := p.input[part.FormName()]; c != nil {
-				return nil, errParams // no column takes a file
-			}
-			continue
+		filename, isFile := partFilename(part)
+		switch {
+		case isFile && len(value) == 0: // a form's input that nobody has used
+		case isFile && (filename != "" || part.FormName() != ""):
+			err = p.addPart(r, added, part.FormName(), Upload{filename, part.Header.Get("Content-Type"), value})
+		case part.FormName() == "":
+			err = errBody
+		default:
+			err = p.setForm(r, part.FormName(), string(value))
 		}
-		if part.FormName() == "" {
-			return nil, errBody
-		}
-		if err := p.setForm(r, part.FormName(), string(value)); err != nil {
+		if err != nil {
 			return nil, err
 		}
 	}
+}
+
+// partFilename returns the filename of a part of a form, and whether it has
+// one: an empty one makes it a file, too.
+func partFilename(part *multipart.Part) (filename string, ok bool) {
+	_, params, err := mime.ParseMediaType(part.Header.Get("Content-Disposition"))
+	if err != nil {
+		return "", false
+	}
+	filename, ok = params["filename"]
+	return filename, ok
 }

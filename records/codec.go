@@ -118,7 +118,7 @@ func (c *column) decode(v jsonx.Value) (driver.Value, error) {
 		}
 		return nilIfError(geo.FromGeoJSON(v.Raw))
 	case fileFormat, filesFormat:
-		return nil, errValue
+		return nil, errValue // see plan.decodeFiles
 	}
 	switch c.typ {
 	case integerType:
@@ -250,14 +250,15 @@ func (c *column) append(dst []byte, v driver.Value) []byte {
 			}
 			return append(dst, "null"...)
 		}
-	case fileFormat:
-		if s, ok := v.(string); ok {
+	case fileFormat, filesFormat:
+		s, ok := v.(string)
+		switch {
+		case !ok: // whatever it is, an id could be in it
+			return append(dst, "null"...)
+		case c.format == fileFormat:
 			return appendFile(dst, []byte(s))
 		}
-	case filesFormat:
-		if s, ok := v.(string); ok {
-			return appendFiles(dst, []byte(s))
-		}
+		return appendFiles(dst, []byte(s))
 	}
 	return appendValue(dst, v)
 }

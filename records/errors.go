@@ -12,7 +12,19 @@ import (
 type Error struct {
 	Status int    // of HTTP
 	Text   string // of the body; empty for most statuses
-	cause  error  // for the log, never for the client
+
+	// Fields tell what is wrong with single values. A client sees them in
+	// problem details (RFC 9457), if it asks for these.
+	Fields []FieldError
+
+	cause error // for the log, never for the client
+}
+
+// A FieldError tells what is wrong with one value of a request.
+type FieldError struct {
+	Pointer string // JSON Pointer (RFC 6901) into the body, such as "/title"
+	Code    string // the validation tag, or a constraint as in "unique"
+	Detail  string
 }
 
 func (e *Error) Error() string {
@@ -72,7 +84,9 @@ var (
 
 func badRequest(text string) *Error { return &Error{Status: http.StatusBadRequest, Text: text} }
 
-func (e *Error) because(cause error) *Error { return &Error{e.Status, e.Text, cause} }
+func (e *Error) because(cause error) *Error {
+	return &Error{Status: e.Status, Text: e.Text, Fields: e.Fields, cause: cause}
+}
 
 // constraints are SQLite's extended result codes that a request can cause.
 var constraints = map[int]string{
@@ -102,10 +116,10 @@ func refusal(err error, guarded bool) error {
 	case errors.As(err, &known):
 		return err
 	case errors.Is(err, sqlite.ErrDiskFull):
-		return &Error{http.StatusInsufficientStorage, "", err}
+		return (&Error{Status: http.StatusInsufficientStorage}).because(err)
 	case errors.Is(err, sqlite.ErrBusy), errors.Is(err, sqlite.ErrTimeout), errors.Is(err, sqlite.ErrFailed), errors.Is(err, sqlite.ErrClosed),
 		errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return &Error{http.StatusServiceUnavailable, "", err}
+		return (&Error{Status: http.StatusServiceUnavailable}).because(err)
 	}
 	if guarded && evaluation(err) {
 		return ErrDenied.because(err)
@@ -120,7 +134,7 @@ func refusal(err error, guarded bool) error {
 	case code == sqliteMismatch, code == sqliteTooBig:
 		return badRequest("db constraint: data type").because(err)
 	}
-	return &Error{http.StatusInternalServerError, "", err}
+	return (&Error{Status: http.StatusInternalServerError}).because(err)
 }
 
 // evaluation reports whether err is from evaluating an expression.

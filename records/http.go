@@ -1,8 +1,10 @@
 package records
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -33,11 +35,11 @@ func (s *Service) serveAt(prefix string, w http.ResponseWriter, r *http.Request)
 }
 
 func (s *Service) serve(prefix string, w http.ResponseWriter, r *http.Request) error {
-	name, id, hasID, err := splitPath(r.URL, prefix)
+	route, err := splitPath(r.URL, prefix)
 	if err != nil {
 		return err
 	}
-	p, err := s.plan(name)
+	p, err := s.plan(route.api)
 	if err != nil {
 		return err
 	}
@@ -45,52 +47,89 @@ func (s *Service) serve(prefix string, w http.ResponseWriter, r *http.Request) e
 	if err != nil {
 		return err
 	}
-	if !hasID {
+	switch {
+	case route.column != "":
+		return s.servePart(w, r, p, user, route)
+	case route.id == "":
 		switch r.Method {
 		case http.MethodGet, http.MethodHead:
 			return s.serveList(w, r, p, user)
 		case http.MethodPost:
 			return s.serveCreate(w, r, p, user)
 		}
-		w.Header().Set("Allow", "GET, HEAD, POST")
-		return ErrNotAllowed
+		return notAllowed(w, "GET, HEAD, POST")
+	case route.id == "schema" && !route.encoded && (r.Method == http.MethodGet || r.Method == http.MethodHead):
+		return s.serveSchema(w, r, p, user)
 	}
 	switch r.Method {
 	case http.MethodGet, http.MethodHead:
-		return s.serveRead(w, r, p, user, id)
+		return s.serveRead(w, r, p, user, route.id)
 	case http.MethodPatch:
-		return s.serveUpdate(w, r, p, user, id)
+		return s.serveUpdate(w, r, p, user, route.id)
 	case http.MethodDelete:
-		return s.serveDelete(w, r, p, user, id)
+		return s.serveDelete(w, r, p, user, route.id)
 	}
-	w.Header().Set("Allow", "GET, HEAD, PATCH, DELETE")
+	return notAllowed(w, "GET, HEAD, PATCH, DELETE")
+}
+
+func notAllowed(w http.ResponseWriter, allow string) error {
+	w.Header().Set("Allow", allow)
 	return ErrNotAllowed
 }
 
-// splitPath splits /{api} or /{api}/{id} behind prefix; the id may hold any
-// character in percent-encoding.
-func splitPath(u *url.URL, prefix string) (name, id string, hasID bool, err error) {
-	path, encoded := u.Path, false
+// servePart answers requests for the files of a record.
+func (s *Service) servePart(w http.ResponseWriter, r *http.Request, p *plan, user caller, route route) error {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		return notAllowed(w, "GET, HEAD")
+	}
+	return s.serveFile(w, r, p, user, route.id, route.column, route.file)
+}
+
+// route is what a request is about: /{api}, /{api}/{id},
+// /{api}/{id}/file/{column} or /{api}/{id}/files/{column}/{file}. What is not
+// there is empty.
+type route struct {
+	api, id, column, file string
+	encoded               bool // percent-encoded, so that an id is no word of the protocol
+}
+
+// splitPath takes apart what is behind prefix; an id may hold any character
+// in percent-encoding.
+func splitPath(u *url.URL, prefix string) (route, error) {
+	whole, encoded := u.Path, false
 	if u.RawPath != "" {
-		path, encoded = u.RawPath, true
+		whole, encoded = u.RawPath, true
 	}
-	path, ok := strings.CutPrefix(path, prefix)
+	whole, ok := strings.CutPrefix(whole, prefix)
 	if !ok {
-		return "", "", false, ErrNotFound
+		return route{}, ErrNotFound
 	}
-	name, id, hasID = strings.Cut(strings.TrimPrefix(path, "/"), "/")
-	if strings.Contains(id, "/") || hasID && id == "" {
-		return "", "", false, ErrNotFound
+	var p route
+	var rest string
+	var hasID, hasRest bool
+	p.api, p.id, hasID = strings.Cut(strings.TrimPrefix(whole, "/"), "/")
+	if p.id, rest, hasRest = strings.Cut(p.id, "/"); hasID && p.id == "" {
+		return route{}, ErrNotFound
 	}
-	if encoded {
-		var nerr, ierr error
-		name, nerr = url.PathUnescape(name)
-		id, ierr = url.PathUnescape(id)
-		if nerr != nil || ierr != nil {
-			return "", "", false, ErrNotFound
+	if hasRest {
+		var kind string
+		kind, rest, _ = strings.Cut(rest, "/")
+		p.column, p.file, ok = strings.Cut(rest, "/")
+		switch {
+		case p.column == "", kind != "file" && kind != "files", (kind == "files") != (p.file != ""), ok && p.file == "":
+			return route{}, ErrNotFound
 		}
 	}
-	return name, id, hasID, nil
+	if encoded {
+		p.encoded = strings.IndexByte(p.id, '%') >= 0
+		for _, part := range []*string{&p.api, &p.id, &p.column, &p.file} {
+			var err error
+			if *part, err = url.PathUnescape(*part); err != nil {
+				return route{}, ErrNotFound
+			}
+		}
+	}
+	return p, nil
 }
 
 // answer writes err: what it says if it is meant for the client, otherwise
@@ -109,7 +148,15 @@ func (s *Service) answer(w http.ResponseWriter, r *http.Request, err error) {
 			s.log.WarnContext(r.Context(), "record request refused", "method", r.Method, "path", r.URL.Path, "error", err)
 		}
 	}
-	problem.Write(w, r, e.Status, e.Text)
+	problem.WriteFields(w, r, e.Status, e.Text, problemFields(e.Fields))
+}
+
+func problemFields(fields []FieldError) []problem.Field {
+	out := make([]problem.Field, len(fields))
+	for i, f := range fields {
+		out[i] = problem.Field{Pointer: f.Pointer, Code: f.Code, Detail: f.Detail}
+	}
+	return out
 }
 
 // writeJSON writes a 200 response.
@@ -168,8 +215,30 @@ func (s *Service) serveRead(w http.ResponseWriter, r *http.Request, p *plan, use
 	}
 	out = body
 	setCursor(w, head)
+	tag := ""
+	if r.URL.RawQuery == "" {
+		tag = strongTag(body)
+	} else {
+		tag = weakTag(body)
+	}
+	return writeTagged(w, r, tag, body)
+}
+
+// writeTagged writes a 200 response with its entity tag, or 304 if the client
+// has it.
+func writeTagged(w http.ResponseWriter, r *http.Request, tag string, body []byte) error {
+	h := w.Header()
+	h["Etag"] = []string{tag}
+	h["Cache-Control"] = revalidate
+	if unchanged(r, tag) {
+		w.WriteHeader(http.StatusNotModified)
+		return nil
+	}
 	return writeJSON(w, body)
 }
+
+// revalidate is shared by all responses and never written to.
+var revalidate = []string{"private, no-cache"}
 
 // request returns a request for the record id.
 func (p *plan) request(user caller, id string) (*request, error) {
@@ -191,27 +260,57 @@ func (s *Service) serveCreate(w http.ResponseWriter, r *http.Request, p *plan, u
 	if err != nil {
 		return err
 	}
+	var sent []byte
+	if len(r.Header["Idempotency-Key"]) > 0 {
+		if sent, err = s.readBody(w, r, nil); err != nil {
+			return err
+		}
+		r.Body = io.NopCloser(bytes.NewReader(sent))
+	}
 	records, err := s.decodeBody(w, r, p, user, true)
 	if err != nil {
 		return err
 	}
-	keys, err := s.create(r.Context(), p, records)
+	writes := make([]*write, len(records))
+	for i, rec := range records {
+		writes[i] = &write{op: Create, p: p, r: rec}
+	}
+	once, err := s.newOnce(r, user, p.api.Name, p.table.database, sent, func() []byte { return createdBody(writes) })
 	if err != nil {
 		return err
+	}
+	err = s.apply(r.Context(), nil, writes, once)
+	body := []byte(nil)
+	switch {
+	case errors.Is(err, errAnswered):
+		body = once.kept
+	case err != nil:
+		return err
+	default:
+		body = createdBody(writes)
 	}
 	if redirect != "" {
 		w.Header().Set("Location", redirect)
 		w.WriteHeader(http.StatusSeeOther)
 		return nil
 	}
+	return writeJSON(w, body)
+}
+
+// createdBody is the answer to a create: the ids of the records. One whose
+// key was taken has none with Conflict Ignore.
+func createdBody(writes []*write) []byte {
 	body := append(make([]byte, 0, 64), `{"ids":[`...)
-	for i, k := range keys {
-		if i > 0 {
+	for _, w := range writes {
+		if w.rows == 0 {
+			continue
+		}
+		if body[len(body)-1] != '[' {
 			body = append(body, ',')
 		}
-		body = jsonx.AppendString(body, idString(k))
+		body = jsonx.AppendString(body, idString(w.key))
 	}
-	return writeJSON(w, append(body, "]}"...))
+	return append(body, "]}"...)
 }
 
 // redirectTarget returns where a create is to redirect to: a path on this
@@ -246,20 +345,25 @@ func (s *Service) serveUpdate(w http.ResponseWriter, r *http.Request, p *plan, u
 	if !p.allows(Update, user) {
 		return ErrDenied
 	}
+	cond, err := newCondition(r.Header)
+	if err != nil {
+		return err
+	}
 	records, err := s.decodeBody(w, r, p, user, false)
 	if err != nil {
 		return err
 	}
 	body := records[0]
 	body.key = req.key
-	if k := p.table.key; body.given.has(k.index) {
-		if idString(body.values[k.index]) != idString(req.key) {
-			return errKey
-		}
-		body.given.remove(k.index)
-	}
-	if err := s.update(r.Context(), p, body); err != nil {
+	if err := body.sameKey(p); err != nil {
 		return err
+	}
+	update := &write{op: Update, p: p, r: body, cond: cond}
+	if err := s.apply(r.Context(), nil, []*write{update}, nil); err != nil {
+		return err
+	}
+	if update.etag != "" {
+		w.Header()["Etag"] = []string{update.etag}
 	}
 	w.Header().Set("Content-Length", "0")
 	w.WriteHeader(http.StatusOK)
@@ -277,7 +381,11 @@ func (s *Service) serveDelete(w http.ResponseWriter, r *http.Request, p *plan, u
 	if !p.allows(Delete, user) {
 		return ErrDenied
 	}
-	if err := s.delete(r.Context(), p, req); err != nil {
+	cond, err := newCondition(r.Header)
+	if err != nil {
+		return err
+	}
+	if err := s.apply(r.Context(), nil, []*write{{op: Delete, p: p, r: req, cond: cond}}, nil); err != nil {
 		return err
 	}
 	h := w.Header()

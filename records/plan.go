@@ -26,9 +26,15 @@ type plan struct {
 	expand map[string]*expansion
 	owners []*column // filled with the caller's id when absent
 
-	create, read, update, del, check *rule.Rule
+	files       *files    // nil: file columns cannot be written
+	fileColumns []*column // those that a request may name
 
-	readOne, deleteOne, checkOne *statement
+	create, read, update, del, schema, check *rule.Rule
+
+	validation *validation // nil: none
+
+	readOne, checkOne *statement
+	readAny           *statement // whatever the read rule says
 
 	live *live // nil: without subscriptions
 
@@ -51,13 +57,26 @@ type expansion struct {
 	apis   []*plan // else: the APIs that do, in their order
 }
 
-// shape is what the text of a create or an update depends on.
+// shape is what the text of a statement of a write depends on.
 type shape struct {
-	update    bool
+	kind      shapeKind
 	mayUpdate bool     // for Replace: whether the caller may update
+	granted   bool     // the rule has been asked
+	system    bool     // no rule counts
 	given     fieldSet // columns with a value
 	named     fieldSet // of these, the ones that the request named
 }
+
+type shapeKind uint8
+
+const (
+	insertShape shapeKind = iota
+	grantShape            // asks the create rule
+	updateShape
+	admitShape // asks the update rule and reads the row
+	removeShape
+	leaveShape // asks the delete rule and reads the row
+)
 
 // maxShapes bounds the statements kept for one API.
 const maxShapes = 256
@@ -68,6 +87,7 @@ type compiler struct {
 	db        *sqlite.DB
 	scratch   *sqlite.Scratch // nil until a rule needs it
 	userTable string
+	files     *files
 	reader    *sqlite.Reader
 	sandbox   *sqlite.Sandbox
 	errs      []error // mistakes
@@ -76,7 +96,7 @@ type compiler struct {
 
 // compile returns the plans of the APIs without mistakes, by name, and all
 // mistakes of all APIs. With err the database could not be asked.
-func compile(ctx context.Context, db *sqlite.DB, apis []API, userTable string) (plans map[string]*plan, mistakes, err error) {
+func compile(ctx context.Context, db *sqlite.DB, cfg Config, files *files) (plans map[string]*plan, mistakes, err error) {
 	sandbox, err := db.Sandbox(ctx, allowedFunction)
 	if err != nil {
 		return nil, nil, err
@@ -84,7 +104,7 @@ func compile(ctx context.Context, db *sqlite.DB, apis []API, userTable string) (
 	defer func() { err = errors.Join(err, sandbox.Close()) }()
 	plans = map[string]*plan{}
 	err = db.Read(ctx, func(r *sqlite.Reader) (err error) {
-		c := compiler{ctx: ctx, db: db, userTable: userTable, reader: r, sandbox: sandbox}
+		c := compiler{ctx: ctx, db: db, userTable: cfg.UserTable, files: files, reader: r, sandbox: sandbox}
 		defer func() {
 			if c.scratch != nil {
 				err = errors.Join(err, c.scratch.Close())
@@ -93,7 +113,7 @@ func compile(ctx context.Context, db *sqlite.DB, apis []API, userTable string) (
 		// Also an API with mistakes keeps its table from being shown by
 		// others without its rule.
 		var all, fit []*plan
-		for _, api := range apis {
+		for _, api := range cfg.APIs {
 			before := len(c.errs)
 			p := c.plan(api)
 			all = append(all, p)
@@ -182,6 +202,9 @@ func (c *compiler) plan(api API) *plan {
 			continue
 		}
 		p.input[col.name] = col
+		if col.format == fileFormat || col.format == filesFormat {
+			p.fileColumns = append(p.fileColumns, col)
+		}
 		if !col.hidden() {
 			p.output = append(p.output, output{column: col, prefix: append(jsonx.AppendString(nil, col.name), ':')})
 		}
@@ -190,10 +213,12 @@ func (c *compiler) plan(api API) *plan {
 		}
 	}
 	sort.Slice(p.output, func(i, j int) bool { return p.output[i].name < p.output[j].name })
+	p.files = c.files
 	c.rules(p)
+	c.validation(p)
 	p.readOne = p.readStatement("")
-	p.deleteOne = p.deleteStatement()
 	p.checkOne = p.checkStatement()
+	p.readAny = p.readStatementWith(nil, "")
 	if api.Subscriptions && !t.view {
 		if err := c.live(p); err != nil {
 			c.fail(api.Name, err)
@@ -223,7 +248,7 @@ func (c *compiler) rules(p *plan) {
 		{"read rule", p.api.ReadRule, rule.Row, &p.read},
 		{"update rule", p.api.UpdateRule, rule.Row | rule.Req | rule.Fields, &p.update},
 		{"delete rule", p.api.DeleteRule, rule.Row, &p.del},
-		{"schema rule", p.api.SchemaRule, 0, new(*rule.Rule)},
+		{"schema rule", p.api.SchemaRule, 0, &p.schema},
 		{"check", p.api.Check, rule.Row, &p.check},
 	} {
 		if r.src == "" {
@@ -244,6 +269,15 @@ func (c *compiler) rules(p *plan) {
 		}
 		*r.dst = parsed
 	}
+}
+
+// validation compiles the conditions on values.
+func (c *compiler) validation(p *plan) {
+	v, errs := newValidation(p.api, p.table, p.input)
+	for _, err := range errs {
+		c.fail(p.api.Name, err)
+	}
+	p.validation = v
 }
 
 func isRowid(name string) bool {
@@ -384,6 +418,9 @@ func qualified(database, name string) string {
 // allows reports whether the access control lists, and the limits of the caller
 // itself, permit op.
 func (p *plan) allows(op Permission, user caller) bool {
+	if user.system {
+		return true
+	}
 	if user.allow != nil && !user.allow(p.api.Name, op) {
 		return false
 	}
@@ -403,6 +440,10 @@ func (p *plan) columns(b *builder) {
 // readStatement selects one record if the read rule grants it, and the
 // expression more, if not empty, behind its columns.
 func (p *plan) readStatement(more string) *statement {
+	return p.readStatementWith(p.read, more)
+}
+
+func (p *plan) readStatementWith(r *rule.Rule, more string) *statement {
 	var b builder
 	b.add("SELECT ")
 	p.columns(&b)
@@ -410,16 +451,7 @@ func (p *plan) readStatement(more string) *statement {
 		b.add(",", more)
 	}
 	b.add(" FROM ", p.table.sql(), ` AS "_ROW_"`)
-	b.byKey(p.table, p.read, nil)
-	return b.statement()
-}
-
-// deleteStatement deletes one record if the delete rule grants it.
-func (p *plan) deleteStatement() *statement {
-	var b builder
-	b.add("DELETE FROM ", p.table.sql(), ` AS "_ROW_"`)
-	b.byKey(p.table, p.del, nil)
-	b.add(" RETURNING 1")
+	b.byKey(p.table, r, nil)
 	return b.statement()
 }
 
@@ -432,104 +464,18 @@ func (p *plan) checkStatement() *statement {
 }
 
 // cached returns the statement for s, building it at first use.
-func (p *plan) cached(s shape, build func(shape) *statement) *statement {
+func (p *plan) cached(s shape) *statement {
 	p.shapesMu.RLock()
 	st := p.shapes[s]
 	p.shapesMu.RUnlock()
 	if st != nil {
 		return st
 	}
-	st = build(s)
+	st = p.shaped(s)
 	p.shapesMu.Lock()
 	defer p.shapesMu.Unlock()
 	if len(p.shapes) < maxShapes {
 		p.shapes[s] = st
 	}
 	return st
-}
-
-// createStatement inserts the given columns if the create rule grants it. It
-// returns the key of the row that was inserted or replaced.
-func (p *plan) createStatement(s shape) *statement {
-	var b builder
-	t := p.table
-	b.fields(t, &s.named, p.create, p.update)
-	b.add("INSERT INTO ", t.sql(), ` AS "_ROW_"`)
-	var names, values []string
-	for _, c := range t.columns {
-		if s.given.has(c.index) {
-			names = append(names, quote(c.name))
-			values = append(values, b.slot(slot{valueSlot, c}))
-		}
-	}
-	switch {
-	case len(names) == 0:
-		b.add(" DEFAULT VALUES")
-	case p.create == nil || p.api.Conflict == Ignore:
-		b.add(" (", strings.Join(names, ","), ") VALUES (", strings.Join(values, ","), ")")
-	default:
-		b.add(" (", strings.Join(names, ","), ") SELECT ", strings.Join(values, ","), " WHERE ", b.granted(p.create, t, &s.given))
-	}
-	if len(names) > 0 {
-		p.onConflict(&b, s)
-	}
-	b.add(" RETURNING ", quote(t.key.name))
-	return b.statement()
-}
-
-func (p *plan) onConflict(b *builder, s shape) {
-	switch p.api.Conflict {
-	case Ignore:
-		b.add(" ON CONFLICT (", quote(p.table.key.name), ") DO NOTHING")
-	case Replace:
-		var set []string
-		for _, c := range p.table.columns {
-			if c != p.table.key && !c.generated && p.input[c.name] != nil {
-				set = append(set, quote(c.name)+"=excluded."+quote(c.name))
-			}
-		}
-		if len(set) == 0 {
-			set = append(set, quote(p.table.key.name)+"=excluded."+quote(p.table.key.name))
-		}
-		b.add(" ON CONFLICT (", quote(p.table.key.name), ") DO UPDATE SET ", strings.Join(set, ","))
-		switch {
-		case !s.mayUpdate:
-			b.add(" WHERE 0")
-		case p.update != nil:
-			b.add(" WHERE ", b.granted(p.update, p.table, &s.given))
-		}
-	}
-}
-
-// grantStatement selects a row if the create rule grants the request, for
-// inserts that cannot carry the rule themselves.
-func (p *plan) grantStatement(s shape) *statement {
-	var b builder
-	b.fields(p.table, &s.named, p.create)
-	b.add("SELECT 1 WHERE ", b.granted(p.create, p.table, &s.given))
-	return b.statement()
-}
-
-// updateStatement updates the given columns if the update rule grants it. It
-// returns a row if it did.
-func (p *plan) updateStatement(s shape) *statement {
-	var b builder
-	t := p.table
-	b.fields(t, &s.named, p.update)
-	if s.given.empty() { // nothing to change, but the answer must be the same
-		b.add("SELECT 1 FROM ", t.sql(), ` AS "_ROW_"`)
-		b.byKey(t, p.update, &s.given)
-		return b.statement()
-	}
-	b.add("UPDATE ", t.sql(), ` AS "_ROW_" SET `)
-	sep := ""
-	for _, c := range t.columns {
-		if s.given.has(c.index) {
-			b.add(sep, quote(c.name), "=", b.slot(slot{valueSlot, c}))
-			sep = ","
-		}
-	}
-	b.byKey(t, p.update, &s.given)
-	b.add(" RETURNING 1")
-	return b.statement()
 }

@@ -165,10 +165,10 @@ func assertNoScan(t *testing.T, db *sqlite.DB, step string) {
 				t.Fatal(err)
 			}
 			check(p, api, p.readOne)
-			check(p, api, p.deleteOne)
+			check(p, api, p.cached(shape{kind: removeShape}))
 			check(p, api, p.checkOne)
 			for _, names := range [][]string{nil, {"owner"}, {"owner", "team", "state", "n", "parent"}} {
-				sh := shape{update: true}
+				sh := shape{kind: updateShape}
 				for _, name := range names {
 					sh.given.add(p.table.column(name).index)
 				}

@@ -25,6 +25,7 @@ type Service struct {
 	log     *slog.Logger
 	cursors *cursors
 	buffers bufferPool
+	files   *files // nil: none
 	slow    slots
 
 	plans     atomic.Pointer[planSet]
@@ -37,7 +38,7 @@ type planSet struct {
 	schema  int64        // the version it was compiled against
 	changes int64        // DB.SchemaChanges at that time
 	checked atomic.Int64 // when the version was last looked at, Unix nanoseconds
-	again   bool         // some tables could not be tracked, which is to be tried again
+	again   bool         // not all could be prepared, which is to be tried again
 }
 
 // recheckEvery is how soon a change of the schema by another process is seen.
@@ -51,18 +52,21 @@ const recheckEvery = int64(time.Second)
 func New(db *sqlite.DB, cfg Config) (*Service, error) {
 	cfg = cfg.withDefaults()
 	var errs []error
-	if cfg.BodyLimit < 0 || cfg.QueryTimeout < 0 {
+	if cfg.BodyLimit < 0 || cfg.QueryTimeout < 0 || cfg.HookTimeout < 0 {
 		errs = append(errs, errors.New("records: a limit is negative"))
 	}
 	if cfg.CursorKey != nil && len(cfg.CursorKey) != 32 {
 		errs = append(errs, fmt.Errorf("records: cursor key has %d bytes, 32 are needed", len(cfg.CursorKey)))
 	}
 	s := &Service{db: db, cfg: cfg, log: cfg.Logger}
+	files, err := newFiles(db, cfg.Files, cfg.BodyLimit, cfg.Now, cfg.Logger)
+	s.files = files
+	errs = append(errs, err)
 	s.id = fmt.Sprintf("%p", s)
 	s.slow = make(slots, max(1, db.MaxReaders()-1))
 	set, mistakes, err := s.compile(context.Background())
 	if err = errors.Join(append(errs, mistakes, err)...); err == nil { // nothing is written before all is well
-		set, err = s.track(context.Background(), set)
+		set, err = s.prepare(context.Background(), set)
 	}
 	if err != nil {
 		return nil, err
@@ -85,15 +89,33 @@ func (s *Service) compile(ctx context.Context) (set *planSet, mistakes, err erro
 	if err != nil {
 		return nil, nil, err
 	}
-	plans, mistakes, err := compile(ctx, s.db, s.cfg.APIs, s.cfg.UserTable)
+	plans, mistakes, err := compile(ctx, s.db, s.cfg, s.files)
 	set = &planSet{byName: plans, schema: version, changes: changes}
 	set.checked.Store(time.Now().UnixNano())
 	return set, mistakes, err
 }
 
-// track has the tables with subscriptions recorded. It returns the APIs
+// prepare makes in the database what the APIs need: the table for repeated
+// requests, the registry of files, the record of changes. It returns the APIs
 // compiled against the schema after that, also with an error of some tables.
-func (s *Service) track(ctx context.Context, set *planSet) (after *planSet, err error) {
+func (s *Service) prepare(ctx context.Context, set *planSet) (after *planSet, err error) {
+	errs := []error{s.makeAnswerTables(ctx, set)}
+	if s.files != nil {
+		errs = append(errs, s.files.install(ctx, set.byName))
+	}
+	errs = append(errs, s.track(ctx, set))
+	if set.changes == s.db.SchemaChanges() {
+		return set, errors.Join(errs...)
+	}
+	after, mistakes, err := s.compile(ctx)
+	if err != nil {
+		after = set
+	}
+	return after, errors.Join(append(errs, mistakes, err)...)
+}
+
+// track has the tables with subscriptions recorded.
+func (s *Service) track(ctx context.Context, set *planSet) error {
 	tables := map[string][]string{}
 	for i := range s.cfg.APIs {
 		p := set.byName[s.cfg.APIs[i].Name]
@@ -112,14 +134,7 @@ func (s *Service) track(ctx context.Context, set *planSet) (after *planSet, err 
 			errs = append(errs, fmt.Errorf("records: subscriptions: %w", err))
 		}
 	}
-	if set.changes == s.db.SchemaChanges() {
-		return set, errors.Join(errs...)
-	}
-	after, mistakes, err := s.compile(ctx)
-	if err != nil {
-		after = set
-	}
-	return after, errors.Join(append(errs, mistakes, err)...)
+	return errors.Join(errs...)
 }
 
 // storedKey returns the key in the database, making one at first.
@@ -187,22 +202,22 @@ func (s *Service) refresh(set *planSet) *planSet {
 		if mistakes != nil {
 			s.log.Error("record APIs do not fit the schema", "error", mistakes)
 		}
-		next = s.trackAgain(next, set.again)
+		next = s.prepareAgain(next, set.again)
 	}
 	next.checked.Store(time.Now().UnixNano())
 	s.plans.Store(next)
 	return next
 }
 
-// trackAgain is track after a change of the schema: another process may have
-// made a table, or put another file in the place of this one. It returns set,
-// if it is still of the present schema.
-func (s *Service) trackAgain(set *planSet, warned bool) *planSet {
+// prepareAgain is prepare after a change of the schema: another process may
+// have made a table, or put another file in the place of this one. It returns
+// set, if it is still of the present schema.
+func (s *Service) prepareAgain(set *planSet, warned bool) *planSet {
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.QueryTimeout)
 	defer cancel()
-	set, err := s.track(ctx, set)
+	set, err := s.prepare(ctx, set)
 	if set.again = err != nil; err != nil && !warned {
-		s.log.Error("record changes for subscriptions", "error", err)
+		s.log.Error("prepare the database for record APIs", "error", err)
 	}
 	return set
 }
@@ -210,26 +225,31 @@ func (s *Service) trackAgain(set *planSet, warned bool) *planSet {
 // A caller is a [Caller] whose id is a value of the database, nil when
 // anonymous.
 type caller struct {
-	id    driver.Value
-	allow func(api string, op Permission) bool
+	id     driver.Value
+	allow  func(api string, op Permission) bool
+	system bool
 }
 
-func (s *Service) caller(ctx context.Context) (caller, error) {
-	c := s.cfg.Caller(ctx)
+func (s *Service) caller(ctx context.Context) (caller, error) { return newCaller(s.cfg.Caller(ctx)) }
+
+func newCaller(c Caller) (caller, error) {
+	user := caller{allow: c.Allow, system: c.System}
 	switch id := c.ID.(type) {
 	case nil:
-		return caller{nil, c.Allow}, nil
 	case int64, string:
-		return caller{id, c.Allow}, nil
+		user.id = id
 	case []byte:
-		if id == nil {
-			return caller{nil, c.Allow}, nil
+		if id != nil {
+			user.id = id
 		}
-		return caller{id, c.Allow}, nil
 	default:
 		return caller{}, fmt.Errorf("records: caller's id is a %T, want int64, string or []byte", id)
 	}
+	return user, nil
 }
+
+// public returns the Caller that c was made of.
+func (c caller) public() Caller { return Caller{ID: c.id, Allow: c.allow, System: c.system} }
 
 // slots bounds how many lists that may take long run at once, so that one
 // reading connection is left for quick requests.

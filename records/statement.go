@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/bedplate/bedplate/internal/jsonx"
 	"github.com/bedplate/bedplate/internal/rule"
 )
 
@@ -121,8 +122,16 @@ type statement struct {
 type request struct {
 	user   caller
 	key    driver.Value
-	given  fieldSet
+	given  fieldSet       // columns with a value
+	named  fieldSet       // of these, the ones that the client named
 	values []driver.Value // by column index
+
+	at      string    // JSON Pointer to the record in the body, "" if it is the body
+	uploads []*upload // files to store
+	keeps   bool      // some value stands for files that the row has already
+
+	// refer, if not nil, reads a value that refers to an earlier operation.
+	refer func(c *column, v jsonx.Value) (driver.Value, error)
 }
 
 // bind returns the arguments of s for one request.

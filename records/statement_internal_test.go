@@ -58,8 +58,7 @@ func TestStatementTextsHoldNoValues(t *testing.T) {
 				t.Fatal(err)
 			}
 			sh := shape{given: rs[0].given, named: rs[0].given}
-			all.WriteString(p.createStatement(sh).sql)
-			sh.update = true
+			all.WriteString(p.insertStatement(sh).sql)
 			all.WriteString(p.updateStatement(sh).sql)
 		}
 		return all.String()

@@ -168,8 +168,12 @@ func TestKeys(t *testing.T) {
 		round("num", id, "/num/"+id)
 	}
 	for _, id := range []string{"a", "a/b", "/", "%", "%2F", "a b", "ü€😀", "schema", "..", ".", "a//b", "?", "#x", "a;b", "+", "' OR 1=1 --", "\u202e", strings.Repeat("x", 1024), "\n", `"`} {
-		round("txt", id, "/txt/"+url.PathEscape(id))
-		round("worid", id, "/worid/"+url.PathEscape(id))
+		escaped := url.PathEscape(id)
+		if id == "schema" { // unescaped, that is a word of the protocol
+			escaped = "%73chema"
+		}
+		round("txt", id, "/txt/"+escaped)
+		round("worid", id, "/worid/"+escaped)
 	}
 	round("nocase", "AbC", "/nocase/aBc")
 	r := call(h, "", "POST", "/uid", `{"v":"a"}`)

@@ -85,7 +85,7 @@ func (l *live) cursor(head string) (string, error) {
 	}
 	sealer, err := l.log.Sealer(context.Background(), at.Epoch)
 	if err != nil { // the log has begun anew meanwhile, or cannot be asked
-		return "", &Error{http.StatusServiceUnavailable, "", err}
+		return "", (&Error{Status: http.StatusServiceUnavailable}).because(err)
 	}
 	return sealer.Seal(at.Seq), nil
 }

@@ -59,6 +59,27 @@ func (t *Tx) Query(query string, args []driver.Value, row func([]driver.Value) e
 	})
 }
 
+// Nested runs fn, which uses t, so that what it has done is undone when it
+// returns an error or panics. It may be nested.
+func (t *Tx) Nested(fn func() error) (err error) {
+	control := func(sql string) error {
+		return t.directly(func(c *conn) error { return c.query(context.Background(), sql, nil, nil) })
+	}
+	if err := control("SAVEPOINT " + nestedSavepoint); err != nil {
+		return err
+	}
+	returned := false
+	defer func() {
+		if !returned || err != nil {
+			err = errors.Join(err, control("ROLLBACK TO "+nestedSavepoint))
+		}
+		err = errors.Join(err, control("RELEASE "+nestedSavepoint))
+	}()
+	err = fn()
+	returned = true
+	return err
+}
+
 // OnEnd has fn called, by the goroutine that called Update or View, when the
 // transaction has ended. committed is whether it stands: fn may then do what
 // must not be done for a transaction that is rolled back.

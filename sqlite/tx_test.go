@@ -172,3 +172,42 @@ func TestUpdateWithin(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestNested(t *testing.T) {
+	t.Parallel()
+	db := sqlitetest.Open(t, itemSchema)
+	failure := errors.New("failure")
+	err := db.Update(bg, func(tx *sqlite.Tx) error {
+		if err := exec(tx, 1); err != nil {
+			return err
+		}
+		err := tx.Nested(func() error {
+			if err := tx.Nested(func() error { return exec(tx, 2) }); err != nil {
+				return err
+			}
+			return errors.Join(exec(tx, 3), failure)
+		})
+		if !errors.Is(err, failure) {
+			t.Errorf("failed inside: %v", err)
+		}
+		func() {
+			defer func() { _ = recover() }()
+			_ = tx.Nested(func() error {
+				_ = exec(tx, 4)
+				panic(1)
+			})
+		}()
+		return tx.Nested(func() error { return exec(tx, 5) })
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.View(bg, func(tx *sqlite.Tx) error {
+		if got := seen(t, tx); len(got) != 2 || got[0] != 1 || got[1] != 5 {
+			t.Errorf("there are %v", got)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+}

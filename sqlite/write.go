@@ -19,11 +19,12 @@ const maxBatchTime = 2 * time.Millisecond
 // comments, because a connection caches statements by their text and those of
 // a caller must not end the transaction.
 const (
-	beginSQL       = "BEGIN IMMEDIATE /* writer */"
-	commitSQL      = "COMMIT /* writer */"
-	rollbackSQL    = "ROLLBACK /* writer */"
-	writeSavepoint = `"` + savepointPrefix + `write"`
-	txSavepoint    = `"` + savepointPrefix + `statements"`
+	beginSQL        = "BEGIN IMMEDIATE /* writer */"
+	commitSQL       = "COMMIT /* writer */"
+	rollbackSQL     = "ROLLBACK /* writer */"
+	writeSavepoint  = `"` + savepointPrefix + `write"`
+	txSavepoint     = `"` + savepointPrefix + `statements"`
+	nestedSavepoint = `"` + savepointPrefix + `nested"`
 )
 
 // A Stmt is one statement of a [DB.Write] with its arguments, which are nil,

@@ -25,6 +25,7 @@ type commands struct {
 	Serve   serveCommand     `cmd:"" default:"withargs" help:"Serve record APIs over HTTP (the default command)."`
 	User    userCommand      `cmd:"" help:"Manage users, also while the server runs."`
 	Keys    keysCommand      `cmd:"" help:"Manage the keys that sign tokens."`
+	Rules   rulesCommand     `cmd:"" help:"Check record APIs, and explain who may do what."`
 	Tail    tailCommand      `cmd:"" help:"Print the changes of a record API as they happen, one JSON object a line."`
 	Version kong.VersionFlag `help:"Print the version and exit."`
 }

@@ -12,7 +12,7 @@ package archtest
 // Siblings are joined by the root, with values and small funcs. A row may name a package that
 // does not exist yet: then its place is settled before its code is.
 func Bedplate() Layering {
-	public := []string{".", "sqlite", "records", "auth/...", "realtime/...", "tlsauto/...", "backup/..."}
+	public := []string{".", "sqlite", "records", "records/s3files", "auth/...", "realtime/...", "tlsauto/...", "backup/..."}
 	internal := []string{
 		"internal/geo", "internal/httpx", "internal/jsonx", "internal/jwt", "internal/listquery",
 		"internal/password", "internal/problem", "internal/rule", "internal/seal", "internal/sqltoken",
@@ -41,7 +41,15 @@ func Bedplate() Layering {
 			// Layer 1: the parts, which do not know each other.
 			{
 				Packages: []string{"records"}, May: database,
-				Libraries: []string{"golang.org/x/crypto/chacha20poly1305"},
+				Libraries: []string{"golang.org/x/crypto/chacha20poly1305", "github.com/go-playground/validator/v10"},
+				TestMay:   []string{"records/s3files"},
+			},
+			{
+				Packages: []string{"records/s3files"}, May: internal,
+				Libraries: []string{
+					"github.com/aws/aws-sdk-go-v2/aws", "github.com/aws/aws-sdk-go-v2/credentials",
+					"github.com/aws/aws-sdk-go-v2/service/s3",
+				},
 			},
 			{
 				Packages: []string{"auth"}, May: append([]string{"auth/internal/*"}, database...),
@@ -98,6 +106,7 @@ func Bedplate() Layering {
 		TestPackages: []string{"internal/sqlitetest", "internal/apitest", "internal/oidctest"},
 		TestLibraries: []string{
 			"github.com/google/go-cmp",
+			"github.com/johannesboyne/gofakes3",
 			"github.com/rogpeppe/go-internal",
 			"golang.org/x/crypto/bcrypt",
 			"golang.org/x/tools/txtar",
@@ -110,6 +119,11 @@ func Bedplate() Layering {
 					"github.com/benbjohnson/litestream", "golang.org/x/crypto/acme",
 				},
 				Because: "an application that wants replication or certificates links them itself",
+			},
+			{
+				From:    []string{".", "sqlite", "records", "auth/...", "realtime/...", "tlsauto/..."},
+				To:      []string{"records/s3files", "github.com/aws"},
+				Because: "an application that wants its files in S3 links that itself",
 			},
 			{
 				From:    []string{".", "sqlite", "records", "auth/...", "realtime/...", "tlsauto/...", "backup"},

@@ -1,0 +1,276 @@
+package records
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"database/sql/driver"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/bedplate/bedplate/sqlite"
+)
+
+// Bounds of what is done for one request.
+const (
+	maxUploads     = 256              // files in one request, unless MaxFiles is more
+	storeWorkers   = 4                // files stored or deleted at once
+	collectAtOnce  = 100              // files that nobody refers to, deleted with a write
+	cleanupTimeout = 10 * time.Second // for deleting files that are not needed
+)
+
+// files keeps the content of file columns. A file is stored before the row that
+// refers to it is written, and registered in the transaction that writes it. The
+// registry, the table _file in each database file, counts by triggers how many
+// values refer to a file; see [files.install]. A file that no value refers to is
+// taken out of the registry with the next write and then deleted. What a crash
+// leaves behind is for [Service.SweepFiles].
+type files struct {
+	db  *sqlite.DB
+	cfg FilesConfig
+	now func() time.Time
+	log *slog.Logger
+
+	registries atomic.Pointer[map[string]int] // number of triggers, by database
+
+	sweeping sync.Mutex // held by SweepFiles
+}
+
+// newFiles returns nil without a configuration, and otherwise all mistakes of
+// it. bodyLimit bounds files whose size has no limit of its own.
+func newFiles(db *sqlite.DB, cfg *FilesConfig, bodyLimit int64, now func() time.Time, log *slog.Logger) (*files, error) {
+	if cfg == nil {
+		return nil, nil
+	}
+	f := &files{db: db, cfg: *cfg, now: now, log: log}
+	f.registries.Store(&map[string]int{})
+	var errs []error
+	if cfg.Store == nil {
+		errs = append(errs, errors.New("records: files: no store"))
+	}
+	for _, limit := range []struct {
+		name  string
+		value int64
+	}{{"max size", cfg.MaxSize}, {"max files", int64(cfg.MaxFiles)}, {"user quota", cfg.UserQuota}, {"total quota", cfg.TotalQuota}, {"grace", int64(cfg.Grace)}} {
+		if limit.value < 0 {
+			errs = append(errs, fmt.Errorf("records: files: %s is negative", limit.name))
+		}
+	}
+	if f.cfg.MaxSize == 0 {
+		f.cfg.MaxSize = bodyLimit
+	}
+	if f.cfg.MaxFiles == 0 {
+		f.cfg.MaxFiles = 32
+	}
+	if f.cfg.Grace == 0 {
+		f.cfg.Grace = time.Hour
+	}
+	return f, errors.Join(errs...)
+}
+
+// An upload is a file that came with a request.
+type upload struct {
+	id     string // in the store
+	column *column
+	size   int64
+	data   []byte // nil once it is stored
+}
+
+func (f *files) maxUploads() int { return max(maxUploads, f.cfg.MaxFiles) }
+
+// store stores all uploads or none.
+func (f *files) store(ctx context.Context, uploads []*upload) error {
+	if len(uploads) > f.maxUploads() {
+		return errTooManyFiles
+	}
+	err := each(uploads, func(u *upload) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		return f.cfg.Store.Put(ctx, u.id, bytes.NewReader(u.data), u.size)
+	})
+	if err != nil {
+		f.discard(uploads)
+		return storeRefusal(fmt.Errorf("store a file: %w", err))
+	}
+	for _, u := range uploads {
+		u.data = nil
+	}
+	return nil
+}
+
+// storeRefusal turns an error of the store into what the client is told.
+func storeRefusal(err error) error {
+	status := http.StatusServiceUnavailable
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		status = http.StatusInsufficientStorage
+	}
+	return (&Error{Status: status}).because(err)
+}
+
+// discard deletes uploads whose rows were not written.
+func (f *files) discard(uploads []*upload) {
+	ids := make([]string, 0, len(uploads))
+	for _, u := range uploads {
+		ids = append(ids, u.id)
+	}
+	f.remove(ids)
+}
+
+// register appends the statements that enter the uploads of r into the
+// registry, and refuse those that a quota has no room for. They come before
+// the one that writes the row.
+func (f *files) register(stmts []sqlite.Stmt, p *plan, r *request) []sqlite.Stmt {
+	if len(r.uploads) == 0 {
+		return stmts
+	}
+	database := p.table.database
+	if _, ok := f.installed(database); !ok {
+		return append(stmts, sqlite.Stmt{SQL: "SELECT 1", Done: func(int) error {
+			return (&Error{Status: http.StatusInternalServerError}).because(fmt.Errorf("database %s has no registry of files", database))
+		}})
+	}
+	owner, userQuota := r.user.id, f.cfg.UserQuota
+	if r.user.system {
+		userQuota = 0
+		if owner == nil {
+			owner = []byte{} // not an anonymous caller
+		}
+	}
+	for _, u := range r.uploads {
+		stmt := sqlite.Stmt{Args: []driver.Value{u.id, u.size, owner}, Done: func(rows int) error {
+			if rows == 0 {
+				return errQuota
+			}
+			return nil
+		}}
+		table := quote(database) + `."_file"`
+		stmt.SQL = "INSERT INTO " + table + " (id, size, owner) SELECT ?1, ?2, ?3 WHERE 1"
+		if userQuota > 0 {
+			stmt.Args = append(stmt.Args, userQuota)
+			stmt.SQL += fmt.Sprintf(" AND ?2 + (SELECT coalesce(sum(size), 0) FROM %s WHERE owner IS ?3) <= ?%d", table, len(stmt.Args))
+		}
+		if f.cfg.TotalQuota > 0 {
+			stmt.Args = append(stmt.Args, f.cfg.TotalQuota)
+			stmt.SQL += fmt.Sprintf(" AND ?2 + (SELECT coalesce(sum(size), 0) FROM %s) <= ?%d", table, len(stmt.Args))
+		}
+		stmt.SQL += " RETURNING 1"
+		stmts = append(stmts, stmt)
+	}
+	return stmts
+}
+
+// collect appends the statement that takes files without a row out of the
+// registry. It comes behind all that register and write rows: before it, those
+// of the same request have no row yet either. After the commit, removed holds
+// what remove is to be called with.
+func (f *files) collect(stmts []sqlite.Stmt, p *plan, removed *[]string) []sqlite.Stmt {
+	triggers, ok := f.installed(p.table.database)
+	if !ok {
+		return stmts
+	}
+	return append(stmts, collectStatement(p.table.database, triggers, removed))
+}
+
+// collectStatement does nothing while the triggers are not those that were
+// installed, because somebody else has made a table anew: then a count of 0
+// need not be right.
+func collectStatement(database string, triggers int, removed *[]string) sqlite.Stmt {
+	db := quote(database)
+	var ids []string
+	return sqlite.Stmt{
+		SQL: "DELETE FROM " + db + `."_file" WHERE id IN (SELECT f.id FROM ` + db + `."_file" AS f WHERE f.refs = 0` +
+			" AND (SELECT count(*) FROM " + db + ".sqlite_schema AS s WHERE s.type = 'trigger' AND substr(s.name, 1, 6) = '_file_' AND s.name <> f.id) = ?1" +
+			" LIMIT ?2) RETURNING id",
+		Args: []driver.Value{int64(triggers), int64(collectAtOnce)},
+		Row: func(row []driver.Value) {
+			if id, ok := row[0].(string); ok {
+				ids = append(ids, id)
+			}
+		},
+		Done: func(int) error {
+			*removed, ids = ids, nil
+			return nil
+		},
+	}
+}
+
+// installed returns the number of triggers of a registry.
+func (f *files) installed(database string) (triggers int, ok bool) {
+	triggers, ok = (*f.registries.Load())[database]
+	return triggers, ok
+}
+
+// remove deletes files that were taken out of a registry, but for those that
+// are in one after all: values may have been copied from one database file to
+// another. It returns how many; what cannot be deleted now is left to the sweep.
+func (f *files) remove(ids []string) (removed int) {
+	ctx, cancel := context.WithTimeout(context.Background(), cleanupTimeout)
+	defer cancel()
+	removed, err := f.removeUnknown(ctx, ids)
+	if err != nil {
+		f.log.Warn("delete files that are not used any more", "error", err)
+	}
+	return removed
+}
+
+// deleteAll deletes files from the store and returns how many it could not
+// delete.
+func (f *files) deleteAll(ctx context.Context, ids []string) (failed int) {
+	var count atomic.Int64
+	_ = each(ids, func(id string) error {
+		if err := f.cfg.Store.Delete(ctx, id); err != nil {
+			count.Add(1)
+			f.log.Warn("delete a file that is not used any more", "file", id, "error", err)
+		}
+		return nil
+	})
+	return int(count.Load())
+}
+
+// each calls fn for every item, some at a time, and returns when all calls
+// have. After an error it makes no further ones.
+func each[T any](items []T, fn func(T) error) error {
+	var next atomic.Int64
+	var failed atomic.Bool
+	errs := make([]error, min(storeWorkers, len(items)))
+	var wg sync.WaitGroup
+	for w := range errs {
+		wg.Go(func() {
+			for errs[w] == nil && !failed.Load() {
+				i := int(next.Add(1)) - 1
+				if i >= len(items) {
+					return
+				}
+				if errs[w] = fn(items[i]); errs[w] != nil {
+					failed.Store(true)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// newFileID returns a random UUID (RFC 9562 5.4). Nobody can guess it.
+func newFileID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	x := hex.EncodeToString(b[:])
+	return x[:8] + "-" + x[8:12] + "-" + x[12:16] + "-" + x[16:20] + "-" + x[20:]
+}
+
+var (
+	errQuota        = &Error{Status: http.StatusRequestEntityTooLarge, Text: "quota exceeded"}
+	errFileTooLarge = &Error{Status: http.StatusRequestEntityTooLarge, Text: "file too large"}
+	errTooManyFiles = badRequest("too many files")
+	errUnknownFile  = badRequest("unknown file")
+)

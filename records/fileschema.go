@@ -1,0 +1,271 @@
+package records
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/bedplate/bedplate/internal/sqltoken"
+	"github.com/bedplate/bedplate/sqlite"
+)
+
+// registrySQL makes the registry of a database file: which files are stored,
+// how many bytes they have, who has uploaded them, and how many values refer
+// to them. It is quick to find those that nobody refers to, and to add up
+// those of one owner.
+const registrySQL = `CREATE TABLE IF NOT EXISTS $."_file" (
+		id    TEXT PRIMARY KEY NOT NULL,
+		size  INTEGER NOT NULL, -- 0: not known
+		owner ANY,
+		refs  INTEGER NOT NULL DEFAULT 0
+	) STRICT, WITHOUT ROWID;
+	CREATE INDEX IF NOT EXISTS $."_file_unused" ON "_file" (id) WHERE refs = 0;
+	CREATE INDEX IF NOT EXISTS $."_file_owner" ON "_file" (owner, size)`
+
+// querier runs one statement in a snapshot or a transaction.
+type querier func(query string, args []driver.Value, row func([]driver.Value) error) error
+
+// A registry is what one database file has for counting files, and what it
+// must have.
+type registry struct {
+	database   string
+	exists     bool
+	tables     []fileTable
+	have, want map[string]string // triggers, by name
+}
+
+// A fileTable is a table with file columns. They need not belong to an API:
+// the application may copy values from one table to another.
+type fileTable struct {
+	name    string
+	columns []string
+}
+
+// install makes registries and triggers as they must be, in all database files
+// that have file columns. It returns quickly if they are. Where it changes
+// something, all values are counted anew.
+func (f *files) install(ctx context.Context, _ map[string]*plan) error {
+	var all []registry
+	err := f.db.Read(ctx, func(r *sqlite.Reader) (err error) {
+		all, err = registries(r.Query)
+		return err
+	})
+	if err == nil && slices.ContainsFunc(all, registry.stale) {
+		err = f.retry(ctx, func(tx *sqlite.Tx) (err error) {
+			if all, err = registries(tx.Query); err != nil {
+				return err
+			}
+			for _, reg := range all {
+				if reg.stale() {
+					if err := reg.install(ctx, tx); err != nil {
+						return fmt.Errorf("database %s: %w", reg.database, err)
+					}
+				}
+			}
+			return nil
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("records: count files: %w", err)
+	}
+	installed := map[string]int{}
+	for _, reg := range all {
+		if len(reg.tables) > 0 || reg.exists {
+			installed[reg.database] = len(reg.want)
+		}
+	}
+	f.registries.Store(&installed)
+	return nil
+}
+
+// retry runs fn in a transaction, again if that is lost for others' reasons.
+func (f *files) retry(ctx context.Context, fn func(tx *sqlite.Tx) error) error {
+	var err error
+	for range maxAttempts {
+		if err = f.db.Update(ctx, fn); !errors.Is(err, sqlite.ErrRolledBack) {
+			break
+		}
+	}
+	return err
+}
+
+// registries looks at all database files.
+func registries(query querier) ([]registry, error) {
+	var all []registry
+	err := query("SELECT name FROM pragma_database_list WHERE name <> 'temp' ORDER BY seq", nil, func(row []driver.Value) error {
+		all = append(all, registry{database: row[0].(string), have: map[string]string{}, want: map[string]string{}})
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for i := range all {
+		if err := all[i].load(query); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+func (reg *registry) load(query querier) error {
+	declared := map[string]string{}
+	err := query("SELECT type, name, sql FROM "+quote(reg.database)+`.sqlite_schema WHERE type = 'table' AND (name = '_file' OR sql LIKE '%std.FileUpload%')
+		OR type = 'trigger' AND substr(name, 1, 6) = '_file_'`, nil, func(row []driver.Value) error {
+		kind, name, text := row[0], row[1].(string), row[2].(string)
+		switch {
+		case kind == "trigger":
+			reg.have[name] = text
+		case name == "_file":
+			reg.exists = true
+		case !strings.HasPrefix(strings.ToUpper(text), "CREATE VIRTUAL"):
+			declared[name] = text
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(declared)) {
+		columns, err := fileColumns(query, reg.database, name, declared[name])
+		if err != nil {
+			return err
+		}
+		if len(columns) > 0 {
+			t := fileTable{name, columns}
+			reg.tables = append(reg.tables, t)
+			maps.Copy(reg.want, t.triggers())
+		}
+	}
+	return nil
+}
+
+// fileColumns returns the names of the file columns of a table. Those that are
+// generated hold copies and do not count.
+func fileColumns(query querier, database, name, declared string) (columns []string, err error) {
+	t := &table{name: name, byName: map[string]*column{}}
+	err = query("SELECT name, hidden FROM pragma_table_xinfo(?1, ?2)", []driver.Value{name, database}, func(row []driver.Value) error {
+		c := &column{name: row[0].(string), generated: row[1] != int64(0)}
+		t.columns = append(t.columns, c)
+		t.byName[sqltoken.Fold(c.name)] = c
+		return nil
+	})
+	if err == nil {
+		err = t.applyChecks(declared)
+	}
+	for _, c := range t.columns {
+		if !c.generated && (c.format == fileFormat || c.format == filesFormat) {
+			columns = append(columns, c.name)
+		}
+	}
+	return columns, err
+}
+
+// stale reports whether there is something to install.
+func (reg registry) stale() bool {
+	return len(reg.tables) > 0 && !reg.exists || !maps.Equal(reg.have, reg.want)
+}
+
+func (reg registry) install(ctx context.Context, tx *sqlite.Tx) error {
+	db := quote(reg.database)
+	script := strings.ReplaceAll(registrySQL, "$", db)
+	for _, name := range slices.Sorted(maps.Keys(reg.have)) {
+		if reg.have[name] != reg.want[name] {
+			script += "; DROP TRIGGER " + db + "." + quote(name)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(reg.want)) {
+		if reg.have[name] != reg.want[name] {
+			script += "; " + createTrigger + db + "." + strings.TrimPrefix(reg.want[name], createTrigger)
+		}
+	}
+	for _, statement := range append([]string{script}, reg.recount()...) {
+		if _, err := tx.ExecContext(ctx, statement); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// createTrigger begins the text of every trigger in sqlite_schema.
+const createTrigger = "CREATE TRIGGER "
+
+// triggers returns the triggers of a table as they are in sqlite_schema, by
+// name. They use nothing but what SQLite has of its own, so that every program
+// can write to the table, and survive ALTER TABLE … RENAME.
+func (t fileTable) triggers() map[string]string {
+	added := `INSERT INTO "_file" (id, size, refs) SELECT id, 0, n FROM (` + t.counts("NEW") + `) WHERE 1` +
+		` ON CONFLICT (id) DO UPDATE SET refs = refs + excluded.refs; `
+	removed := `UPDATE "_file" SET refs = max(0, refs - gone.n) FROM (` + t.counts("OLD") + `) AS gone WHERE "_file".id = gone.id; `
+	var names, changed []string
+	for _, c := range t.columns {
+		names = append(names, quote(c))
+		changed = append(changed, "NEW."+quote(c)+" IS NOT OLD."+quote(c))
+	}
+	on := " ON " + quote(t.name)
+	all := map[string]string{}
+	for op, text := range map[string]string{
+		"insert": "INSERT" + on + " BEGIN " + added,
+		"update": "UPDATE OF " + strings.Join(names, ", ") + on + " WHEN " + strings.Join(changed, " OR ") + " BEGIN " + added + removed,
+		"delete": "DELETE" + on + " BEGIN " + removed,
+	} {
+		name := "_file_" + t.name + "_" + op
+		all[name] = createTrigger + quote(name) + " AFTER " + text + "END"
+	}
+	return all
+}
+
+// counts returns a query for how often each file is in the file columns of a
+// row: its id and n.
+func (t fileTable) counts(row string) string {
+	var parts []string
+	for _, c := range t.columns {
+		parts = append(parts, "SELECT "+fileID+" AS id FROM "+fileElements(row+"."+quote(c)))
+	}
+	return countIDs(parts)
+}
+
+func countIDs(parts []string) string {
+	return "SELECT id, count(*) AS n FROM (" + strings.Join(parts, " UNION ALL ") + ") WHERE typeof(id) = 'text' GROUP BY id"
+}
+
+// fileID is the id of an element.
+const fileID = "CASE e.type WHEN 'object' THEN json_extract(e.value, '$.id') END"
+
+// fileElements returns a table of the files in the value x, which may be
+// anything.
+func fileElements(x string) string {
+	return "json_each(CASE WHEN typeof(" + x + ") = 'text' AND json_valid(" + x + ") THEN" +
+		" CASE json_type(" + x + ") WHEN 'array' THEN " + x + " WHEN 'object' THEN json_array(json(" + x + ")) END END) AS e"
+}
+
+// counts is the func for all rows of all tables.
+func (reg registry) counts() string {
+	parts := []string{"SELECT NULL AS id WHERE 0"}
+	for _, t := range reg.tables {
+		for _, c := range t.columns {
+			parts = append(parts, "SELECT "+fileID+" FROM "+quote(reg.database)+"."+quote(t.name)+" AS r, "+fileElements("r."+quote(c)))
+		}
+	}
+	return countIDs(parts)
+}
+
+// recount returns statements that set all counts to what the rows say.
+func (reg registry) recount() []string {
+	file := quote(reg.database) + `."_file"`
+	return []string{
+		"INSERT INTO " + file + " (id, size, refs) SELECT id, 0, n FROM (" + reg.counts() + ") WHERE 1 ON CONFLICT (id) DO UPDATE SET refs = excluded.refs",
+		"UPDATE " + file + " SET refs = 0 WHERE refs <> 0 AND id NOT IN (SELECT id FROM (" + reg.counts() + "))",
+	}
+}
+
+// miscounted returns a query for whether a count is wrong: REPLACE deletes rows
+// without firing triggers.
+func (reg registry) miscounted() string {
+	file := quote(reg.database) + `."_file"`
+	return "WITH c AS MATERIALIZED (" + reg.counts() + ") SELECT EXISTS (SELECT 1 FROM c LEFT JOIN " + file + " AS f ON f.id = c.id WHERE f.refs IS NOT c.n)" +
+		" OR (SELECT count(*) FROM " + file + " WHERE refs <> 0) <> (SELECT count(*) FROM c)"
+}
