@@ -16,11 +16,15 @@ const (
 	read      = "read"      // a message by id, under the membership rule
 	readOpen  = "readopen"  // the same record without a rule (bedplate only)
 	list      = "list"      // 50 published posts, highest score first
+	batch     = "batch"     // batchRows messages in one transaction (bedplate only)
 	update    = "update"    // the indexed score of a post the caller wrote
 	mixed     = "mixed"     // half of the connections read, half create
 )
 
-var workloads = []string{fixed, postfixed, create, read, readOpen, list, update, mixed}
+var workloads = []string{fixed, postfixed, create, batch, read, readOpen, list, update, mixed}
+
+// batchRows is how many records a batch creates.
+const batchRows = 100
 
 // sort tells reads from writes.
 type sort int
@@ -44,6 +48,7 @@ type requests struct {
 type paths struct {
 	messages, messagesOpen, posts string // followed by /id
 	newMessage                    string
+	execute                       string
 	page                          string
 }
 
@@ -55,6 +60,7 @@ var apis = map[string]paths{
 		messagesOpen: "/api/records/v1/messages_open/",
 		posts:        "/api/records/v1/posts/",
 		newMessage:   "/api/records/v1/messages",
+		execute:      "/api/transaction/v1/execute",
 		page:         "/api/records/v1/posts?limit=50&order=-score&filter%5Bstatus%5D=published",
 	},
 	"pocketbase": {
@@ -85,7 +91,7 @@ func newRequests(p plan) (*requests, error) {
 // sortOf tells what the connection with this index does.
 func (r *requests) sortOf(conn int) sort {
 	switch r.workload {
-	case create, update, postfixed:
+	case create, batch, update, postfixed:
 		return writing
 	case mixed:
 		return sort(conn % 2)
@@ -113,6 +119,19 @@ func (r *requests) append(dst []byte, s sort) []byte {
 		user, room := r.targets.Users[u], r.targets.Rooms[rooms[r.rng.IntN(len(rooms))]]
 		return r.appendBody(dst, "POST ", r.paths.newMessage, "", user.Token,
 			appendMessage(r.body[:0], room, user.ID))
+	case batch:
+		u := r.rng.IntN(len(r.targets.Users))
+		user, rooms := r.targets.Users[u], r.targets.Members[u]
+		body := append(r.body[:0], `{"operations":[`...)
+		for i := range batchRows {
+			if i > 0 {
+				body = append(body, ',')
+			}
+			body = append(body, `{"Create":{"api_name":"messages","value":`...)
+			body = appendMessage(body, r.targets.Rooms[rooms[r.rng.IntN(len(rooms))]], user.ID)
+			body = append(body, "}}"...)
+		}
+		return r.appendBody(dst, "POST ", r.paths.execute, "", user.Token, append(body, `],"transaction":true}`...))
 	case list:
 		return r.appendGet(dst, r.paths.page, "", r.targets.Users[r.rng.IntN(len(r.targets.Users))].Token)
 	case update:

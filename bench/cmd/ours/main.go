@@ -41,6 +41,8 @@ func run(ctx context.Context) error {
 		sync     = flag.String("sync", "full", "durability: full or normal")
 		maxBatch = flag.Int("maxbatch", 0, "most writes in one commit; 1: no group commit; 0: the default")
 		realtime = flag.Bool("realtime", false, "open messages to subscriptions")
+		extras   = flag.Bool("extras", false, "give posts, but not messages, validation and hooks")
+		hooked   = flag.Bool("hooked", false, "give messages validation and hooks")
 		profile  = flag.String("pprof", "", "address to serve profiles on")
 		seeding  = flag.Bool("seed", false, "create the tables and rows, then exit")
 		targets  = flag.String("targets", "targets.json", "with -seed: file to write the ids and tokens to")
@@ -59,6 +61,7 @@ func run(ctx context.Context) error {
 	if *realtime {
 		cfg.Records = subscribable(apis)
 	}
+	cfg.Records = extended(cfg.Records, *extras, *hooked)
 	switch *sync {
 	case "full":
 	case "normal":
@@ -108,6 +111,20 @@ var apis = []records.API{
 		Authenticated: records.Create | records.Read | records.Update,
 		UpdateRule:    `_ROW_.author = _USER_.id`,
 	},
+}
+
+// extended returns the APIs with validation and hooks: posts with extras,
+// messages when they are hooked.
+func extended(apis []records.API, extras, hooked bool) []records.API {
+	apis = slices.Clone(apis)
+	for i := range apis {
+		if extras && apis[i].Name == "posts" || hooked && apis[i].Name == "messages" {
+			apis[i].Validate = map[string]string{"body": "required,max=10000"}
+			apis[i].Before = func(context.Context, *records.Change) error { return nil }
+			apis[i].After = func(context.Context, *records.Change) {}
+		}
+	}
+	return apis
 }
 
 // subscribable returns the APIs with subscriptions to messages.

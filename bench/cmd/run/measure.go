@@ -29,6 +29,8 @@ const (
 	partGrouping = "grouping" // what group commit costs one client
 	partSlow     = "slow"     // what group commit gains on a slow disk
 
+	partBatch      = "batch"      // 100 records in one request
+	partUnused     = "unused"     // what validation and hooks cost where there are none
 	partCapture    = "capture"    // what recording changes costs a create
 	partStream     = "stream"     // changes to subscribers, without a rule
 	partStreamRule = "streamrule" // the same under a membership rule
@@ -36,7 +38,7 @@ const (
 
 var parts = []string{
 	partStart, partCreate, partRead, partList, partUpdate, partMixed, partGrouping, partSlow,
-	partCapture, partStream, partStreamRule,
+	partBatch, partUnused, partCapture, partStream, partStreamRule,
 }
 
 // slot is one workload at one number of connections with one server.
@@ -110,6 +112,15 @@ func schedule(o options, servers []server) []slot {
 		add(partGrouping, "create", 1, oursNormal, oursSingle)
 	}
 	add(partSlow, "create", 64, oursSlow, oursSlowSingle)
+	for _, c := range []int{1, 16, 64} {
+		add(partBatch, "create", c, both...)
+		add(partBatch, "batch", c, both...)
+	}
+	for _, c := range captured {
+		for range 3 { // a small difference, too
+			add(partUnused, "create", c, oursNormal, oursExtras, oursHooked)
+		}
+	}
 	for _, c := range captured {
 		for range 3 { // a small difference, too
 			add(partCapture, "create", c, oursNormal, oursRealtime)

@@ -33,6 +33,8 @@ const (
 	oursFull       = "bedplate full"
 	oursNormal     = "bedplate normal"
 	oursRealtime   = "bedplate normal realtime"
+	oursExtras     = "bedplate normal extras"
+	oursHooked     = "bedplate normal hooked"
 	oursSingle     = "bedplate normal ungrouped"
 	oursSlow       = "bedplate full slow"
 	oursSlowSingle = "bedplate full slow ungrouped"
@@ -58,6 +60,8 @@ func serversFor(o options) []server {
 		ours(oursFull, "durable at every answer (default)", "-sync", "full"),
 		ours(oursNormal, "durable at checkpoints", "-sync", "normal"),
 		ours(oursRealtime, "messages can be subscribed to", "-sync", "normal", "-realtime"),
+		ours(oursExtras, "validation and hooks on another API", "-sync", "normal", "-extras"),
+		ours(oursHooked, "validation and hooks on messages", "-sync", "normal", "-hooked"),
 		ours(oursSingle, "each write its own commit", "-sync", "normal", "-maxbatch", "1"),
 		slowed(ours(oursSlow, "fsync + 1 ms", "-sync", "full")),
 		slowed(ours(oursSlowSingle, "fsync + 1 ms, each write its own commit", "-sync", "full", "-maxbatch", "1")),
