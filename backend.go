@@ -11,6 +11,7 @@
 //			Authenticated: records.Create | records.Update | records.Delete,
 //			CreateRule:    `_REQ_.author = _USER_.id`,
 //			UpdateRule:    `_ROW_.author = _USER_.id`,
+//			Check:         `_ROW_.author = _USER_.id`,
 //		}},
 //		Auth: &auth.Config{SiteURL: "https://app.example.com"},
 //	})
@@ -307,6 +308,7 @@ func (b *Backend) Mount(mux *http.ServeMux) {
 		b.mountRealtime(mux)
 	}
 	mux.HandleFunc("/api/healthcheck", b.healthcheck)
+	mux.Handle(openAPIPath, b.openAPIHandler())
 }
 
 // behindAuth returns next behind the sign-in, if there is one.

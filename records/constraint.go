@@ -91,36 +91,26 @@ func (v *violation) notNull(message string) {
 }
 
 // named returns the columns in the list behind prefix, nil if it is about
-// another table. Names may contain what separates them.
+// another table.
 func (v *violation) named(message, prefix string) (columns []*column) {
-	_, list, ok := strings.Cut(message, prefix)
-	for ok && list != "" {
-		if list, ok = strings.CutPrefix(list, v.p.table.name+"."); !ok {
-			return nil
-		}
-		c := v.first(list)
+	dot := v.p.table.name + "."
+	_, list, _ := strings.Cut(message, prefix)
+	list, ok := strings.CutPrefix(list, dot)
+	for ok {
+		var name string
+		name, list, ok = strings.Cut(list, ", "+dot)
+		c := v.p.table.exact(name)
 		if c == nil {
 			return nil
 		}
 		columns = append(columns, c)
-		list = strings.TrimPrefix(list[len(c.name):], ", ")
 	}
 	return columns
 }
 
-// first returns the column whose name is at the beginning of list.
-func (v *violation) first(list string) (found *column) {
-	for _, c := range v.p.table.columns {
-		rest, ok := strings.CutPrefix(list, c.name)
-		if ok && (rest == "" || strings.HasPrefix(rest, ", "+v.p.table.name+".")) && (found == nil || len(c.name) > len(found.name)) {
-			found = c
-		}
-	}
-	return found
-}
-
 // check reads "CHECK constraint failed: " with the name of the constraint or
-// its text, and looks for it in the declaration of the table.
+// its text, and looks for it in the declaration of the table. SQLite does not
+// say which table it is of; one that a trigger writes to may have the same.
 func (v *violation) check(ctx context.Context, message string) {
 	_, label, ok := strings.Cut(message, "CHECK constraint failed: ")
 	if !ok {

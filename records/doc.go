@@ -14,6 +14,7 @@
 //			Authenticated: records.Create | records.Update | records.Delete,
 //			CreateRule:    `_REQ_.author = _USER_.id`,
 //			UpdateRule:    `_ROW_.author = _USER_.id`,
+//			Check:         `_ROW_.author = _USER_.id`,
 //			DeleteRule:    `_ROW_.author = _USER_.id`,
 //		}},
 //		Caller: callerFromContext,

@@ -89,8 +89,8 @@ func (s *Service) Explain(ctx context.Context, q Question) (*Explanation, error)
 	return explain(ctx, s.db, p, q)
 }
 
-// Explain is [Service.Explain] for a service that is not there: it needs the
-// APIs of cfg only, and leaves db as it is.
+// Explain is [Service.Explain] for a service that is not there: it needs APIs
+// and UserTable of cfg, and leaves db as it is. Bodies with files are refused.
 func Explain(ctx context.Context, db *sqlite.DB, cfg Config, q Question) (*Explanation, error) {
 	cfg = cfg.withDefaults()
 	plans, mistakes, err := compile(ctx, db, cfg, nil)
@@ -108,8 +108,8 @@ func Explain(ctx context.Context, db *sqlite.DB, cfg Config, q Question) (*Expla
 }
 
 func explain(ctx context.Context, db *sqlite.DB, p *plan, q Question) (_ *Explanation, err error) {
-	user, err := q.caller()
-	if err != nil {
+	user, err := newCaller(q.Caller)
+	if err = errors.Join(err, q.validate()); err != nil {
 		return nil, err
 	}
 	sc, err := db.Scratch(ctx)
@@ -128,37 +128,26 @@ func explain(ctx context.Context, db *sqlite.DB, p *plan, q Question) (_ *Explan
 	return e.out, nil
 }
 
-// caller returns the caller as rules see it.
-func (q Question) caller() (caller, error) {
-	c := caller{allow: q.Caller.Allow}
-	switch id := q.Caller.ID.(type) {
-	case nil:
-	case int64, string:
-		c.id = id
-	case []byte:
-		if id != nil {
-			c.id = id
-		}
-	default:
-		return c, fmt.Errorf("records: explain: caller's id is a %T, want int64, string or []byte", id)
-	}
+// validate returns what makes no sense in the question.
+func (q Question) validate() error {
+	op := article(opName(q.Op))
 	switch q.Op {
 	case Create, Schema:
 		if q.ID != "" {
-			return c, fmt.Errorf("records: explain: %s has no id", article(opName(q.Op)))
+			return fmt.Errorf("records: explain: %s has no id", op)
 		}
 	case Read:
 	case Update, Delete:
 		if q.ID == "" {
-			return c, fmt.Errorf("records: explain: %s needs the id of a record", article(opName(q.Op)))
+			return fmt.Errorf("records: explain: %s needs the id of a record", op)
 		}
 	default:
-		return c, fmt.Errorf("records: explain: operation %b is not one of Create, Read, Update, Delete, Schema", q.Op)
+		return fmt.Errorf("records: explain: operation %b is not one of Create, Read, Update, Delete, Schema", q.Op)
 	}
 	if len(q.Body) > 0 && q.Op != Create && q.Op != Update {
-		return c, fmt.Errorf("records: explain: %s has no body", article(opName(q.Op)))
+		return fmt.Errorf("records: explain: %s has no body", op)
 	}
-	return c, nil
+	return nil
 }
 
 // opName names one permission.
@@ -293,12 +282,7 @@ func (e *explainer) create() error {
 	if err := e.body(); err != nil {
 		return err
 	}
-	for _, c := range e.p.owners {
-		if e.user.id != nil && !e.req.given.has(c.index) {
-			e.req.values[c.index] = e.user.id
-			e.req.given.add(c.index)
-		}
-	}
+	e.p.fillOwners(e.req)
 	if err := e.rule("create rule", e.p.api.CreateRule, false); err != nil {
 		return err
 	}

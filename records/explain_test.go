@@ -1,6 +1,7 @@
 package records_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -13,11 +14,13 @@ import (
 )
 
 const explainSchema = `
+CREATE TABLE _user (id INTEGER PRIMARY KEY);
+INSERT INTO _user VALUES (1), (2), (3);
 CREATE TABLE member (user INTEGER, room INTEGER, level REAL);
 INSERT INTO member VALUES (1, 1, 1), (1, 2, 0.5), (2, 2, -1), (3, 1, NULL), (NULL, 1, 2);
 CREATE TABLE thing (
 	id    INTEGER PRIMARY KEY,
-	owner INTEGER,
+	owner INTEGER REFERENCES _user(id),
 	room  INTEGER DEFAULT (1 + 1),
 	name  TEXT COLLATE NOCASE DEFAULT 'Ada',
 	any_  ANY,
@@ -105,10 +108,10 @@ func TestExplainAgreesWithRequests(t *testing.T) {
 	for range 150 {
 		api := records.API{
 			Name: "thing", Table: "thing",
-			World: records.Permission(d.IntN(16)) & everything, Authenticated: records.Permission(d.IntN(16)) | records.Permission(d.IntN(16)),
+			World: records.Permission(d.IntN(16)), Authenticated: records.Permission(d.IntN(16) | d.IntN(16)),
 			ReadRule: d.maybe(d.rule(2, true, false)), CreateRule: d.maybe(d.rule(2, false, true)), UpdateRule: d.maybe(d.rule(2, true, true)),
 			DeleteRule: d.maybe(d.rule(2, true, false)), Check: d.maybe(d.maybe(d.rule(1, true, false))),
-			Conflict: records.Conflict(d.IntN(3)),
+			Conflict: records.Conflict(d.IntN(3)), AutofillUser: d.IntN(2) == 0,
 		}
 		cfg := records.Config{APIs: []records.API{api}, Caller: callerOf, Logger: quiet(), CursorKey: make([]byte, 32)}
 		svc, err := records.New(db, cfg)
@@ -217,6 +220,7 @@ func TestExplainText(t *testing.T) {
 		{Name: "others", Table: "thing", Authenticated: everything, Check: `(SELECT count(*) FROM thing) < 5`},
 		{Name: "keys", Table: "thing", Authenticated: everything, Check: `_ROW_.id > 5`},
 		{Name: "doubled", Table: "thing", Authenticated: everything, Check: `_ROW_.twice > 5`},
+		{Name: "hooked", Table: "thing", World: everything, Check: `_ROW_.room = 1`, Before: func(context.Context, *records.Change) error { panic("called") }},
 	}}
 	for _, test := range []struct {
 		q    records.Question
@@ -274,6 +278,12 @@ update doubled 1 by user AQ==: granted (200 OK)
   holds       access control list: Authenticated has update
   holds       record: it is there
   not judged  check: _ROW_.twice > 5 (it depends on the generated column "twice")
+`},
+		{records.Question{API: "hooked", Op: records.Update, ID: "1", Body: []byte(`{"room":2}`)}, `
+update hooked 1 by an anonymous caller: granted (200 OK)
+  holds       access control list: World has update
+  holds       record: it is there
+  not judged  check: _ROW_.room = 1 (the hook Before may change what is written)
 `},
 		{records.Question{API: "thing", Op: records.Read}, `
 read thing by an anonymous caller: granted (200 OK)

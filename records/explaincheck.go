@@ -51,8 +51,11 @@ func (e *explainer) check(old bool) error {
 // beyond says why Check cannot be judged without writing, if so.
 func (e *explainer) beyond(src string, old bool) string {
 	t := e.p.table
-	if e.p.api.Before != nil {
+	switch {
+	case e.p.api.Before != nil:
 		return "the hook Before may change what is written"
+	case e.req.keeps:
+		return "the request keeps files of the record"
 	}
 	tokens, err := sqltoken.Scan(src)
 	if err != nil {

@@ -151,16 +151,15 @@ func (f *files) register(stmts []sqlite.Stmt, p *plan, r *request) []sqlite.Stmt
 			}
 			return nil
 		}}
-		table := quote(database) + `."_file"`
-		stmt.SQL = "INSERT INTO " + table + " (id, size, owner) SELECT ?1, ?2, ?3 WHERE 1"
-		if userQuota > 0 {
-			stmt.Args = append(stmt.Args, userQuota)
-			stmt.SQL += fmt.Sprintf(" AND ?2 + (SELECT coalesce(sum(size), 0) FROM %s WHERE owner IS ?3) <= ?%d", table, len(stmt.Args))
+		stmt.SQL = "INSERT INTO " + quote(database) + `."_file" (id, size, owner) SELECT ?1, ?2, ?3 WHERE 1`
+		limit := func(owner string, quota int64) {
+			if quota > 0 {
+				stmt.Args = append(stmt.Args, quota)
+				stmt.SQL += fmt.Sprintf(` AND ?2 + coalesce((SELECT bytes FROM %s."_file_usage" WHERE owner = %s), 0) <= ?%d`, quote(database), owner, len(stmt.Args))
+			}
 		}
-		if f.cfg.TotalQuota > 0 {
-			stmt.Args = append(stmt.Args, f.cfg.TotalQuota)
-			stmt.SQL += fmt.Sprintf(" AND ?2 + (SELECT coalesce(sum(size), 0) FROM %s) <= ?%d", table, len(stmt.Args))
-		}
+		limit("quote(?3)", userQuota)
+		limit("''", f.cfg.TotalQuota)
 		stmt.SQL += " RETURNING 1"
 		stmts = append(stmts, stmt)
 	}

@@ -15,8 +15,8 @@ import (
 
 // registrySQL makes the registry of a database file: which files are stored,
 // how many bytes they have, who has uploaded them, and how many values refer
-// to them. It is quick to find those that nobody refers to, and to add up
-// those of one owner.
+// to them. Sums are kept beside it, so that a quota costs the same however many
+// files there are.
 const registrySQL = `CREATE TABLE IF NOT EXISTS $."_file" (
 		id    TEXT PRIMARY KEY NOT NULL,
 		size  INTEGER NOT NULL, -- 0: not known
@@ -24,7 +24,38 @@ const registrySQL = `CREATE TABLE IF NOT EXISTS $."_file" (
 		refs  INTEGER NOT NULL DEFAULT 0
 	) STRICT, WITHOUT ROWID;
 	CREATE INDEX IF NOT EXISTS $."_file_unused" ON "_file" (id) WHERE refs = 0;
-	CREATE INDEX IF NOT EXISTS $."_file_owner" ON "_file" (owner, size)`
+	CREATE TABLE IF NOT EXISTS $."_file_usage" (
+		owner TEXT PRIMARY KEY NOT NULL, -- quote(owner), empty for the sum of all
+		bytes INTEGER NOT NULL
+	) STRICT, WITHOUT ROWID`
+
+// usageTriggers are those of the registry itself, which keep the sums.
+func usageTriggers() map[string]string {
+	const (
+		added = `INSERT INTO "_file_usage" (owner, bytes) VALUES (quote(NEW.owner), NEW.size), ('', NEW.size)` +
+			` ON CONFLICT (owner) DO UPDATE SET bytes = bytes + excluded.bytes; `
+		removed = `UPDATE "_file_usage" SET bytes = bytes - OLD.size WHERE owner IN (quote(OLD.owner), ''); ` +
+			`DELETE FROM "_file_usage" WHERE owner = quote(OLD.owner) AND bytes <= 0; `
+	)
+	return namedTriggers("", map[string]string{
+		"insert": `INSERT ON "_file" WHEN NEW.size <> 0 BEGIN ` + added,
+		"update": `UPDATE OF size, owner ON "_file" BEGIN ` + added + removed,
+		"delete": `DELETE ON "_file" WHEN OLD.size <> 0 BEGIN ` + removed,
+	})
+}
+
+// namedTriggers returns triggers as they are in sqlite_schema, by name.
+func namedTriggers(table string, bodies map[string]string) map[string]string {
+	all := map[string]string{}
+	for op, body := range bodies {
+		name := "_file_" + table + "_" + op
+		all[name] = createTrigger + quote(name) + " AFTER " + body + "END"
+	}
+	return all
+}
+
+// createTrigger begins the text of every trigger in sqlite_schema.
+const createTrigger = "CREATE TRIGGER "
 
 // querier runs one statement in a snapshot or a transaction.
 type querier func(query string, args []driver.Value, row func([]driver.Value) error) error
@@ -113,14 +144,15 @@ func registries(query querier) ([]registry, error) {
 
 func (reg *registry) load(query querier) error {
 	declared := map[string]string{}
-	err := query("SELECT type, name, sql FROM "+quote(reg.database)+`.sqlite_schema WHERE type = 'table' AND (name = '_file' OR sql LIKE '%std.FileUpload%')
+	parts := 0
+	err := query("SELECT type, name, sql FROM "+quote(reg.database)+`.sqlite_schema WHERE type = 'table' AND (name IN ('_file', '_file_usage') OR sql LIKE '%std.FileUpload%')
 		OR type = 'trigger' AND substr(name, 1, 6) = '_file_'`, nil, func(row []driver.Value) error {
 		kind, name, text := row[0], row[1].(string), row[2].(string)
 		switch {
 		case kind == "trigger":
 			reg.have[name] = text
-		case name == "_file":
-			reg.exists = true
+		case name == "_file", name == "_file_usage":
+			parts++
 		case !strings.HasPrefix(strings.ToUpper(text), "CREATE VIRTUAL"):
 			declared[name] = text
 		}
@@ -129,6 +161,7 @@ func (reg *registry) load(query querier) error {
 	if err != nil {
 		return err
 	}
+	reg.exists = parts == 2
 	for _, name := range slices.Sorted(maps.Keys(declared)) {
 		columns, err := fileColumns(query, reg.database, name, declared[name])
 		if err != nil {
@@ -139,6 +172,9 @@ func (reg *registry) load(query querier) error {
 			reg.tables = append(reg.tables, t)
 			maps.Copy(reg.want, t.triggers())
 		}
+	}
+	if reg.exists || len(reg.tables) > 0 {
+		maps.Copy(reg.want, usageTriggers())
 	}
 	return nil
 }
@@ -190,11 +226,7 @@ func (reg registry) install(ctx context.Context, tx *sqlite.Tx) error {
 	return nil
 }
 
-// createTrigger begins the text of every trigger in sqlite_schema.
-const createTrigger = "CREATE TRIGGER "
-
-// triggers returns the triggers of a table as they are in sqlite_schema, by
-// name. They use nothing but what SQLite has of its own, so that every program
+// triggers returns the triggers that count for a table. They use nothing but what SQLite has of its own, so that every program
 // can write to the table, and survive ALTER TABLE … RENAME.
 func (t fileTable) triggers() map[string]string {
 	added := `INSERT INTO "_file" (id, size, refs) SELECT id, 0, n FROM (` + t.counts("NEW") + `) WHERE 1` +
@@ -206,16 +238,11 @@ func (t fileTable) triggers() map[string]string {
 		changed = append(changed, "NEW."+quote(c)+" IS NOT OLD."+quote(c))
 	}
 	on := " ON " + quote(t.name)
-	all := map[string]string{}
-	for op, text := range map[string]string{
+	return namedTriggers(t.name, map[string]string{
 		"insert": "INSERT" + on + " BEGIN " + added,
 		"update": "UPDATE OF " + strings.Join(names, ", ") + on + " WHEN " + strings.Join(changed, " OR ") + " BEGIN " + added + removed,
 		"delete": "DELETE" + on + " BEGIN " + removed,
-	} {
-		name := "_file_" + t.name + "_" + op
-		all[name] = createTrigger + quote(name) + " AFTER " + text + "END"
-	}
-	return all
+	})
 }
 
 // counts returns a query for how often each file is in the file columns of a
@@ -253,12 +280,14 @@ func (reg registry) counts() string {
 	return countIDs(parts)
 }
 
-// recount returns statements that set all counts to what the rows say.
+// recount returns statements that set all counts and sums to what the rows say.
 func (reg registry) recount() []string {
-	file := quote(reg.database) + `."_file"`
+	file, usage := quote(reg.database)+`."_file"`, quote(reg.database)+`."_file_usage"`
 	return []string{
 		"INSERT INTO " + file + " (id, size, refs) SELECT id, 0, n FROM (" + reg.counts() + ") WHERE 1 ON CONFLICT (id) DO UPDATE SET refs = excluded.refs",
 		"UPDATE " + file + " SET refs = 0 WHERE refs <> 0 AND id NOT IN (SELECT id FROM (" + reg.counts() + "))",
+		"DELETE FROM " + usage,
+		"INSERT INTO " + usage + " (owner, bytes) SELECT quote(owner), sum(size) FROM " + file + " GROUP BY owner HAVING sum(size) <> 0 UNION ALL SELECT '', total(size) FROM " + file,
 	}
 }
 

@@ -76,11 +76,42 @@ func (p *plan) filter(b *builder, f *listquery.Filter, readable string) error {
 		guarded(b, readable, rowColumn(c)+" IS NULL OR "+bounded(b, c, f, rowColumn(c)+" REGEXP "+b.param(f.Value)))
 		return nil
 	}
+	if f.Op == listquery.In || f.Op == listquery.NotIn {
+		return among(b, c, f)
+	}
 	v, err := c.filterValue(f.Value)
 	if err != nil {
 		return err
 	}
 	b.add(rowColumn(c), comparison[f.Op], b.param(v))
+	return nil
+}
+
+// among adds the condition that c is one of the values of f, or none of them.
+// Of NULL neither is true.
+func among(b *builder, c *column, f *listquery.Filter) error {
+	if len(f.Values) == 0 {
+		if f.Op == listquery.In {
+			b.add("0")
+		} else {
+			b.add(rowColumn(c), " IS NOT NULL")
+		}
+		return nil
+	}
+	b.add(rowColumn(c))
+	if f.Op == listquery.NotIn {
+		b.add(" NOT")
+	}
+	sep := " IN ("
+	for _, text := range f.Values {
+		v, err := c.filterValue(text)
+		if err != nil {
+			return err
+		}
+		b.add(sep, b.param(v))
+		sep = ","
+	}
+	b.add(")")
 	return nil
 }
 

@@ -85,6 +85,8 @@ func TestLint(t *testing.T) {
 		{"by a table with one", records.API{Table: "room", World: records.Read, ReadRule: `EXISTS (SELECT 1 FROM guest WHERE room = _ROW_.id AND user = _USER_.id)`}, nil},
 		{"create by a table without index", records.API{Table: "room", Authenticated: records.Create, CreateRule: `_USER_.id IN (SELECT user FROM member WHERE room = _REQ_.id)`}, []string{"warning/create rule/rule-scans"}},
 		{"check by a table without index", records.API{Table: "room", Authenticated: records.Create, Check: `(SELECT count(*) FROM member WHERE room = _ROW_.id) < 5`}, []string{"warning/check/rule-scans"}},
+		{"by an index for the occasion", records.API{Table: "room", Authenticated: records.Create, CreateRule: `(SELECT count(m.room) FROM guest g CROSS JOIN guest h LEFT JOIN member m ON m.user = g.user AND m.room = h.room WHERE g.room = _REQ_.id AND h.room = 1) > 2`}, []string{"warning/create rule/rule-scans"}},
+		{"a view by itself", records.API{Table: "latest", Authenticated: records.Read, ReadRule: `_ROW_.room = 1`}, []string{"info//key-scans"}},
 		{"no table at all", records.API{Table: "room", Authenticated: records.Create, CreateRule: `'a' IN (VALUES ('a'), ('b')) AND (SELECT count(*) FROM _REQ_FIELDS_) < 3 AND 1 IN (SELECT value FROM json_each('[1]'))`}, nil},
 		{"a view without a key", records.API{Table: "latest", World: records.Read}, []string{"info//key-scans"}},
 		{"expand", records.API{Table: "post", World: records.Read, Expand: []string{"room"}}, []string{"info/expand/reference-scans"}},

@@ -8,6 +8,7 @@ import (
 
 	"github.com/bedplate/bedplate/internal/jsonx"
 	"github.com/bedplate/bedplate/internal/listquery"
+	"github.com/bedplate/bedplate/internal/rule"
 	"github.com/bedplate/bedplate/sqlite"
 )
 
@@ -27,10 +28,12 @@ type lister struct {
 	keys  []sortKey // the order, down to the primary key
 	extra []int     // where in a row the values of keys are
 	geo   *column   // geometry column of GeoJSON output, or nil
+	geoAt int       // where in a row it is
+	idAt  int       // where the primary key is, with geo
 	body  []byte    // the records
 	last  []driver.Value
 	rows  int
-	exp   *expander
+	sel   selection
 	head  string // position in the change log, as the log has it, if there is one
 }
 
@@ -51,6 +54,9 @@ func (s *Service) list(ctx context.Context, p *plan, user caller, rawQuery strin
 	case q.Limit > p.limit:
 		return nil, "", errLimit
 	}
+	if q.Match != "" && (p.search == nil || !searchable(q.Match)) {
+		return nil, "", errMatch
+	}
 	if err := l.order(); err != nil {
 		return nil, "", err
 	}
@@ -59,7 +65,7 @@ func (s *Service) list(ctx context.Context, p *plan, user caller, rawQuery strin
 			return nil, "", errGeometry
 		}
 	}
-	if l.exp, err = s.expander(p, q.Expand, user); err != nil {
+	if l.sel, err = s.selection(p, &q, user); err != nil {
 		return nil, "", err
 	}
 	pages, err := l.pages()
@@ -102,6 +108,23 @@ func (l *lister) order() error {
 	return nil
 }
 
+// readRule returns the rule that rows must satisfy, or nil.
+func (l *lister) readRule() *rule.Rule {
+	if l.user.system {
+		return nil
+	}
+	return l.p.read
+}
+
+// ranked reports whether the best matches come first. What a match is worth
+// depends on all rows there are: where a rule hides some, it does not count.
+func (l *lister) ranked() bool {
+	return l.q.Match != "" && !l.q.HasOrder && l.readRule() == nil
+}
+
+// continued reports whether a cursor can tell where the next page begins.
+func (l *lister) continued() bool { return !l.p.table.view && !l.ranked() }
+
 // anchored reports whether a cursor carries the primary key behind the values
 // of keys.
 func (l *lister) anchored() bool { return l.keys[len(l.keys)-1].column == l.p.table.rowid }
@@ -120,7 +143,7 @@ func (l *lister) pages() ([]*page, error) {
 		pg, err := l.page(nil)
 		return []*page{pg}, err
 	}
-	if l.p.table.view {
+	if !l.continued() {
 		return nil, errNoCursor
 	}
 	n := len(l.keys)
@@ -213,11 +236,19 @@ func (l *lister) behind(b *builder, i int, position []driver.Value) {
 
 // where adds the read rule and the filter.
 func (l *lister) where(b *builder) error {
-	b.add(" FROM ", l.p.table.sql(), ` AS "_ROW_" WHERE `)
+	b.add(" FROM ")
+	if l.ranked() {
+		l.p.search.from(b)
+	}
+	b.add(l.p.table.sql(), ` AS "_ROW_" WHERE `)
 	readable := ""
-	if l.p.read != nil {
-		readable = l.p.read.SQL(func() string { return b.param(l.user.id) }, nil)
+	if r := l.readRule(); r != nil {
+		readable = r.SQL(func() string { return b.param(l.user.id) }, nil)
 		b.add(readable, " AND ")
+	}
+	if l.q.Match != "" {
+		l.p.search.where(b, l.q.Match, l.ranked())
+		b.add(" AND ")
 	}
 	if l.q.Filter != nil {
 		if err := l.p.filter(b, l.q.Filter, readable); err != nil {
@@ -235,25 +266,27 @@ func (l *lister) page(after func(*builder)) (*page, error) {
 	b := &pg.b
 	b.Grow(512)
 	b.add("SELECT ")
-	l.p.columns(b)
+	addOutput(b, l.sel.output)
 	l.extra = l.extra[:0]
-	added := len(l.p.output)
-	want := func(c *column) {
-		for i := range l.p.output {
-			if l.p.output[i].column == c {
-				l.extra = append(l.extra, i)
-				return
+	added := len(l.sel.output)
+	place := func(c *column) int {
+		for i := range l.sel.output {
+			if l.sel.output[i].column == c {
+				return i
 			}
 		}
 		b.add(",", selected(c))
-		l.extra = append(l.extra, added)
 		added++
+		return added - 1
 	}
 	for _, k := range l.keys {
-		want(k.column)
+		l.extra = append(l.extra, place(k.column))
 	}
 	if l.anchored() {
-		want(l.p.table.key)
+		l.extra = append(l.extra, place(l.p.table.key))
+	}
+	if l.geo != nil {
+		l.geoAt, l.idAt = place(l.geo), place(l.p.table.key)
 	}
 	if err := l.where(b); err != nil {
 		return nil, err
@@ -262,12 +295,14 @@ func (l *lister) page(after func(*builder)) (*page, error) {
 		b.add(" AND ")
 		after(b)
 	}
-	for i, k := range l.keys {
-		sep := ","
-		if i == 0 {
-			sep = " ORDER BY "
-		}
+	sep := " ORDER BY "
+	if l.ranked() {
+		b.add(sep, byRank)
+		sep = ","
+	}
+	for _, k := range l.keys {
 		b.add(sep, rowColumn(k.column))
+		sep = ","
 		if k.desc {
 			b.add(" DESC")
 		}
@@ -285,7 +320,7 @@ func (l *lister) page(after func(*builder)) (*page, error) {
 // bounded reports whether the list takes little time whatever is in the
 // table, because it follows the primary key and every row counts.
 func (l *lister) bounded() bool {
-	return l.exp == nil && l.p.read == nil && l.q.Filter == nil && !l.q.Count && l.q.Offset <= 1024 && l.keys[0].column == l.p.table.key && !l.p.table.view
+	return l.sel.expand == nil && l.p.read == nil && l.q.Filter == nil && l.q.Match == "" && !l.q.Count && l.q.Offset <= 1024 && l.keys[0].column == l.p.table.key && !l.p.table.view
 }
 
 func (l *lister) run(ctx context.Context, pages []*page, dst []byte) ([]byte, error) {
@@ -306,8 +341,13 @@ func (l *lister) run(ctx context.Context, pages []*page, dst []byte) ([]byte, er
 	defer func() { buf.put(l.body) }()
 	l.body = buf.b[:0]
 	all := func(query queryFunc) error {
-		if l.exp != nil {
-			l.exp.query = query
+		if l.sel.expand != nil {
+			l.sel.expand.query = query
+		}
+		if l.q.Match != "" {
+			if err := l.p.search.check(query, l.q.Match); err != nil {
+				return err
+			}
 		}
 		if l.q.Count {
 			var err error
@@ -323,7 +363,7 @@ func (l *lister) run(ctx context.Context, pages []*page, dst []byte) ([]byte, er
 		return l.fetch(query, pages)
 	}
 	var err error
-	if l.p.live != nil || l.q.Count || l.exp != nil || len(pages) > 1 {
+	if l.p.live != nil || l.q.Count || l.q.Match != "" || l.sel.expand != nil || len(pages) > 1 {
 		err = l.s.db.Read(ctx, func(r *sqlite.Reader) error { return all(r.Query) })
 	} else {
 		err = all(func(query string, args []driver.Value, row func([]driver.Value) error) error {
@@ -331,7 +371,7 @@ func (l *lister) run(ctx context.Context, pages []*page, dst []byte) ([]byte, er
 		})
 	}
 	if err != nil {
-		return nil, refusal(err, l.p.read != nil)
+		return nil, refusal(err, l.readRule() != nil)
 	}
 	return l.envelope(dst, total)
 }
@@ -370,7 +410,7 @@ func (l *lister) fetch(query queryFunc, pages []*page) error {
 			return nil
 		}
 		err := query(pg.b.String(), pg.b.args, l.row)
-		if errors.Is(err, errPageFull) && !l.q.SkipCursor && !l.p.table.view {
+		if errors.Is(err, errPageFull) && !l.q.SkipCursor && l.continued() {
 			return nil // the cursor tells where to go on
 		}
 		if err != nil {
@@ -399,24 +439,15 @@ func (l *lister) row(row []driver.Value) error {
 	}
 	var err error
 	if l.geo == nil {
-		l.body, err = l.p.appendRecord(l.body, row, l.exp, nil)
+		l.body, err = appendOutput(l.body, l.sel.output, row, l.sel.expand, nil)
 		return err
 	}
-	var geometry, id driver.Value
-	for i, o := range l.p.output {
-		switch o.column {
-		case l.geo:
-			geometry = row[i]
-		case l.p.table.key:
-			id = row[i]
-		}
-	}
 	l.body = append(l.body, `{"geometry":`...)
-	l.body = l.geo.append(l.body, geometry)
+	l.body = l.geo.append(l.body, row[l.geoAt])
 	l.body = append(l.body, `,"id":`...)
-	l.body = l.p.table.key.append(l.body, id)
+	l.body = l.p.table.key.append(l.body, row[l.idAt])
 	l.body = append(l.body, `,"properties":`...)
-	l.body, err = l.p.appendRecord(l.body, row, l.exp, l.geo)
+	l.body, err = appendOutput(l.body, l.sel.output, row, l.sel.expand, l.geo)
 	l.body = append(l.body, `,"type":"Feature"}`...)
 	return err
 }
@@ -424,7 +455,7 @@ func (l *lister) row(row []driver.Value) error {
 // envelope appends the response around the records.
 func (l *lister) envelope(dst []byte, total int64) ([]byte, error) {
 	var cursor []byte
-	if l.rows > 0 && !l.q.SkipCursor && !l.p.table.view {
+	if l.rows > 0 && !l.q.SkipCursor && l.continued() {
 		var err error
 		if cursor, err = l.s.cursors.append(nil, l.last, l.context()); err != nil {
 			return nil, err
@@ -462,34 +493,4 @@ func (l *lister) envelope(dst []byte, total int64) ([]byte, error) {
 	}
 	dst = append(append(dst, list...), l.body...)
 	return append(dst, "]}"...), nil
-}
-
-// appendRecord appends a row as an object, without the column skip.
-func (p *plan) appendRecord(dst []byte, row []driver.Value, exp *expander, skip *column) ([]byte, error) {
-	sep := byte('{')
-	for i := range p.output {
-		o := &p.output[i]
-		if o.column == skip {
-			continue
-		}
-		dst = append(append(dst, sep), o.prefix...)
-		sep = ','
-		if o.expand == nil || row[i] == nil || exp == flat {
-			dst = o.append(dst, row[i])
-			continue
-		}
-		dst = append(dst, '{')
-		if exp != nil {
-			var err error
-			if dst, err = exp.append(dst, o.expand, row[i]); err != nil {
-				return dst, err
-			}
-		}
-		dst = append(dst, `"id":`...)
-		dst = append(o.append(dst, row[i]), '}')
-	}
-	if sep == '{' {
-		dst = append(dst, '{')
-	}
-	return append(dst, '}'), nil
 }

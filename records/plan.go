@@ -24,12 +24,16 @@ type plan struct {
 	input  map[string]*column // what a request may name, by exact name
 	output []output           // what a response shows, by name
 	expand map[string]*expansion
+	back   map[string]*backRelation
+	search *fullText // nil: there is no full-text index
 	owners []*column // filled with the caller's id when absent
 
 	files       *files    // nil: file columns cannot be written
 	fileColumns []*column // those that a request may name
 
 	create, read, update, del, schema, check *rule.Rule
+
+	described documents // JSON Schemas that have been asked for
 
 	validation *validation // nil: none
 
@@ -47,6 +51,7 @@ type output struct {
 	*column
 	prefix []byte // `"name":`
 	expand *expansion
+	back   *backRelation // of the row with the key in column, nil: this is a column
 }
 
 // expansion is a foreign key column that may be expanded.
@@ -345,6 +350,8 @@ func (c *compiler) expansions(p *plan, all, fit []*plan) {
 	if p.table == nil {
 		return
 	}
+	c.backRelations(p, all, fit)
+	c.fullText(p)
 	for _, name := range p.api.Expand {
 		fail := func(format string, args ...any) {
 			c.fail(p.api.Name, fmt.Errorf("expand %q: "+format, append([]any{name}, args...)...))

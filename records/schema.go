@@ -28,6 +28,7 @@ type column struct {
 	name      string
 	typ       valueType
 	format    format
+	schema    columnSchema // of JSON in it
 	notNull   bool
 	hasDef    bool
 	generated bool
@@ -305,8 +306,10 @@ func (c *column) check(function sqltoken.Token, args []sqltoken.Token) {
 		c.uuid = true
 	case "jsonschema_matches":
 		c.format = jsonFormat
+		c.schema = inlineSchema(args)
 	case "jsonschema":
 		c.format = jsonFormat
+		c.schema = namedSchema(args)
 		if len(args) > 0 {
 			switch args[0].Value() {
 			case "std.FileUpload":

@@ -90,15 +90,10 @@ func (v *validation) bind(value any, t *table, input map[string]*column) (errs [
 		b.byName[f.Name] = field
 		d := newDemand(c, tag)
 		d.field = field
-		if isNested(f.Type) || f.Type.Kind() == reflect.Pointer && isNested(f.Type.Elem()) {
-			if d.tag == "" && c.format == jsonFormat {
-				d.tag = "omitempty" // it has tags inside
-			}
+		if tag == "" && c.format == jsonFormat && isNested(indirect(f.Type)) {
+			d.tag = "omitempty" // what is in the struct may have tags
 		}
-		if d.tag == "" {
-			return
-		}
-		if c.format != fileFormat && c.format != filesFormat || tag != "" {
+		if d.tag != "" {
 			v.demands = append(v.demands, d)
 		}
 		if tag != "" {

@@ -18,6 +18,7 @@ import (
 	"github.com/bedplate/bedplate/auth"
 	"github.com/bedplate/bedplate/realtime"
 	"github.com/bedplate/bedplate/records"
+	"github.com/bedplate/bedplate/records/s3files"
 	"github.com/bedplate/bedplate/sqlite"
 )
 
@@ -34,6 +35,9 @@ type config struct {
 	Migrations map[string]fs.FS  // by database
 	APIs       []records.API
 
+	Files records.FilesConfig // but for its Store
+	S3    *s3files.Config     // where they are; nil: beside the databases
+
 	AppName        string
 	SiteURL        string
 	Proxies        int64
@@ -48,10 +52,7 @@ type config struct {
 	places map[string]int // lines, by what the library's errors call the thing there
 }
 
-var (
-	apiName      = regexp.MustCompile(`^[A-Za-z0-9_]+$`)
-	databaseName = regexp.MustCompile(`^[A-Za-z0-9_]+$`)
-)
+var databaseName = regexp.MustCompile(`^[A-Za-z0-9_]+$`)
 
 // reservedDatabases are names with a meaning of their own.
 var reservedDatabases = []string{"main", "temp", "public", "logs", "session"}
@@ -72,6 +73,7 @@ func loadConfig(path string) (*config, error) {
 		"schemas":     r.each(r.schema),
 		"migrations":  r.migrations,
 		"record_apis": r.each(r.recordAPI),
+		"files":       r.files,
 		"auth":        r.auth,
 		"email":       r.email,
 		"realtime":    r.realtime,
@@ -181,84 +183,6 @@ func (r *configReader) migrations(n ast.Node) {
 	})
 }
 
-func (r *configReader) recordAPI(n ast.Node) {
-	var api records.API
-	var attached []string
-	var limit int64
-	lines := map[string]int{} // of keys that need the database to be judged
-	at := func(label string, read func(ast.Node)) func(ast.Node) {
-		return func(n ast.Node) {
-			lines[label] = lineOf(n)
-			read(n)
-		}
-	}
-	isAPI := r.object(n, object{
-		"name":                             r.text(&api.Name),
-		"table_name":                       r.text(&api.Table),
-		"attached_databases":               r.texts(&attached),
-		"conflict_resolution":              choice(r.document, &api.Conflict, conflicts),
-		"autofill_missing_user_id_columns": r.flag(&api.AutofillUser),
-		"acl_world":                        r.permissions(&api.World),
-		"acl_authenticated":                r.permissions(&api.Authenticated),
-		"enable_subscriptions":             r.flag(&api.Subscriptions),
-		"excluded_columns":                 at("exclude", r.texts(&api.Exclude)),
-		"create_access_rule":               at("create rule", r.text(&api.CreateRule)),
-		"read_access_rule":                 at("read rule", r.text(&api.ReadRule)),
-		"update_access_rule":               at("update rule", r.text(&api.UpdateRule)),
-		"delete_access_rule":               at("delete rule", r.text(&api.DeleteRule)),
-		"schema_access_rule":               at("schema rule", r.text(&api.SchemaRule)),
-		"check_rule":                       at("check", r.text(&api.Check)),
-		"expand":                           at("expand", r.texts(&api.Expand)),
-		"listing_hard_limit":               r.integer(&limit, 1, math.MaxInt32),
-		"key_column":                       r.text(&api.Key),
-	})
-	if !isAPI {
-		return
-	}
-	api.ListLimit = int(limit)
-	place := fmt.Sprintf("api %q", api.Name)
-	line, twice := r.places[place]
-	switch {
-	case !apiName.MatchString(api.Name):
-		r.mistake(n, "a record API needs a name of letters, digits and underscores")
-	case twice:
-		r.mistake(n, "record API %q is already at line %d", api.Name, line)
-	case api.Table == "":
-		r.mistake(n, "record API %q needs a table_name", api.Name)
-	default:
-		r.APIs = append(r.APIs, api)
-		r.places[place] = lineOf(n)
-		for label, line := range lines {
-			r.places[place+": "+label] = line
-		}
-	}
-	r.checks = append(r.checks, func() {
-		for _, name := range attached {
-			if !slices.Contains(r.Databases, name) {
-				r.mistake(n, "record API %q: database %q is not listed under databases", api.Name, name)
-			}
-		}
-	})
-}
-
-var conflicts = map[string]records.Conflict{
-	"ABORT": records.Abort, "IGNORE": records.Ignore, "REPLACE": records.Replace,
-}
-
-var permissions = map[string]records.Permission{
-	"CREATE": records.Create, "READ": records.Read, "UPDATE": records.Update,
-	"DELETE": records.Delete, "SCHEMA": records.Schema,
-}
-
-// permissions reads a list of operations into a set.
-func (r *configReader) permissions(to *records.Permission) func(ast.Node) {
-	return r.each(func(n ast.Node) {
-		var one records.Permission
-		choice(r.document, &one, permissions)(n)
-		*to |= one
-	})
-}
-
 // at notes the line of a value that the library judges, by what its errors
 // call it.
 func (r *configReader) at(place string, read func(ast.Node)) func(ast.Node) {
@@ -294,10 +218,12 @@ func (conf *config) locate(err error) error {
 	}
 	var errs []error
 	for _, e := range flatten(err) {
-		place := ""
+		// What a mistake is about comes before what else it mentions.
+		place, first := "", -1
 		for p := range conf.places {
-			if len(p) > len(place) && strings.Contains(e.Error(), p) {
-				place = p
+			i := strings.Index(e.Error(), p)
+			if i >= 0 && (first < 0 || i < first || i == first && len(p) > len(place)) {
+				place, first = p, i
 			}
 		}
 		if place == "" {

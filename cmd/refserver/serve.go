@@ -124,7 +124,14 @@ func (c *serveCommand) Run(p *program) error {
 	}
 	defer listener.Close()
 	override(&conf.SiteURL, "", localURL(conf.Listen, listener.Addr()))
-	backend, err := bedplate.Open(ctx, conf.backend(log))
+	files, closeFiles, err := conf.openFiles()
+	if err != nil {
+		return conf.locate(err)
+	}
+	defer closeFiles()
+	options := conf.backend(log)
+	options.Files = files
+	backend, err := bedplate.Open(ctx, options)
 	if err != nil {
 		return conf.locate(err)
 	}
@@ -232,7 +239,7 @@ func useDemo(ctx context.Context, conf *config) error {
 	return nil
 }
 
-// backend is conf as the library takes it.
+// backend is conf as the library takes it, but for the files.
 func (conf *config) backend(log *slog.Logger) bedplate.Config {
 	c := bedplate.Config{
 		Path:       conf.mainFile(),

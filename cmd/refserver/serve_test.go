@@ -125,7 +125,7 @@ func TestBinary(t *testing.T) {
 	for name, test := range map[string]func(*testing.T, string){
 		"demo": testDemo, "configured": testConfigured, "second signal": testSecondSignal,
 		"refusals": testRefusals, "version": testVersion, "sign-in": testSignIn, "no sign-in": testNoSignIn,
-		"tail": testTail,
+		"tail": testTail, "files": testFiles, "refusals of records": testRefusalsOfRecords,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -339,20 +339,27 @@ record_apis:
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-			defer cancel()
-			out, err := exec.CommandContext(ctx, binary, append([]string{"--listen", "127.0.0.1:0"}, tt.args...)...).CombinedOutput()
-			var exit *exec.ExitError
-			if !errors.As(err, &exit) || exit.ExitCode() != 1 {
-				t.Errorf("%v, want exit status 1", err)
-			}
+			out := refused(t, binary, tt.args...)
 			for _, want := range tt.want {
-				if !bytes.Contains(out, []byte(want)) {
+				if !strings.Contains(out, want) {
 					t.Errorf("no %q in\n%s", want, out)
 				}
 			}
 		})
 	}
+}
+
+// refused returns what a server says that is not to start.
+func refused(t *testing.T, binary string, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, binary, append([]string{"--listen", "127.0.0.1:0"}, args...)...).CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 1 {
+		t.Errorf("%v, want exit status 1", err)
+	}
+	return string(out)
 }
 
 func testVersion(t *testing.T, binary string) {

@@ -7,7 +7,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { FetchError, initClient } from "trailbase";
+import { FetchError, filePath, filesPath, initClient, urlSafeBase64Encode } from "trailbase";
 
 const base = process.env.BEDPLATE_URL;
 assert.ok(base, "set BEDPLATE_URL to the address of the server, such as http://127.0.0.1:4005");
@@ -28,6 +28,15 @@ const refused = (status, message) => (error) => {
 };
 
 const raw = (suffix, init) => fetch(new URL(suffix, base), init);
+
+const sendJSON = (method, suffix, body, headers) =>
+  raw(suffix, { method, headers: { "Content-Type": "application/json", ...headers }, body: JSON.stringify(body) });
+
+const signedIn = async (email = "admin@localhost") => {
+  const user = initClient(base);
+  await user.login(email, "secret");
+  return user;
+};
 
 test("create, read, update, delete", async () => {
   const text = mark("crud");
@@ -305,4 +314,265 @@ test("GeoJSON", async () => {
   assert.deepEqual(rome.features.map((f) => f.properties.description), ["Colloseo"]);
   await assert.rejects(within("POLYGON ((12 40"), refused(400));
   await assert.rejects(places.listGeoOp("description").query(), refused(400, "Invalid geometry column"));
+});
+
+// The same table in the main database and in the one named other.
+const fileAPIs = ["file_upload_table", "other_file_upload_table"];
+
+const bytes = (...values) => new Uint8Array(values);
+
+async function download(suffix) {
+  const response = await raw(suffix);
+  assert.deepEqual([suffix, response.status], [suffix, 200]);
+  return new Uint8Array(await response.arrayBuffer());
+}
+
+test("files as base64", async () => {
+  const contents = [bytes(0, 1, 2, 3, 4, 5), bytes(42, 5, 42, 5), bytes(255, 128, 64, 32)];
+  const type = "application/octet-stream";
+  const upload = (n, data) => ({ name: `file ${n}`, filename: `test${n}.bin`, content_type: type, data });
+  for (const api of fileAPIs) {
+    const files = client.records(api);
+    const id = await files.create({
+      name: mark("base64"),
+      single_file: upload(1, urlSafeBase64Encode(contents[0])),
+      multiple_files: [
+        upload(2, urlSafeBase64Encode(contents[1])),
+        upload(3, Buffer.from(contents[2]).toString("base64")), // "/4BAIA==", which is not URL-safe
+      ],
+    });
+
+    const record = await files.read(id);
+    assert.equal(record.multiple_files.length, 2);
+    for (const [i, file] of [record.single_file, ...record.multiple_files].entries()) {
+      assert.match(file.filename, new RegExp(`^test${i + 1}_[a-z0-9]{10}\\.bin$`));
+      assert.deepEqual([file.original_filename, file.content_type], [`test${i + 1}.bin`, type]);
+      assert.ok(!("id" in file), "the name in the store is nobody's business");
+    }
+
+    assert.deepEqual(await download(filePath(api, id, "single_file")), contents[0]);
+    assert.deepEqual(await download(filesPath(api, id, "single_file", record.single_file.filename)), contents[0]);
+    for (const [i, { filename }] of record.multiple_files.entries()) {
+      assert.deepEqual(await download(filesPath(api, id, "multiple_files", filename)), contents[i + 1]);
+    }
+
+    const paths = [filePath(api, id, "single_file"), filesPath(api, id, "multiple_files", record.multiple_files[0].filename)];
+    for (const [suffix, status, body] of [
+      [filesPath(api, id, "multiple_files", "non-existent-filename"), 404, ""],
+      [filesPath(api, id, "single_file", record.multiple_files[0].filename), 404, ""],
+      [filePath(api, id, "multiple_files"), 400, "Not a file"],
+      [filePath(api, id, "name"), 400, "Not a file"],
+      [filesPath(api, id, "name", "x"), 400, "Not a files list"],
+      [filePath(api, id, "no_such_column"), 400, "Invalid field/column name"],
+      [filePath(api, "AZH8mYTFd5OexZn4K10jCA==", "single_file"), 404, ""],
+    ]) {
+      const response = await raw(suffix);
+      assert.deepEqual([suffix, response.status, await response.text()], [suffix, status, body]);
+    }
+
+    await files.delete(id);
+    for (const suffix of paths) assert.equal((await raw(suffix)).status, 404, `${suffix} of a deleted record`);
+  }
+});
+
+test("files in a form", async () => {
+  const one = bytes(...Array.from({ length: 70_000 }, (_, n) => (n * n) % 251));
+  const texts = ["first", "second, \u{1f4c4}"];
+  for (const api of fileAPIs) {
+    const form = new FormData();
+    form.append("name", mark("form"));
+    form.append("single_file", new Blob([one], { type: "application/x-one" }), "one.dat");
+    for (const [i, text] of texts.entries()) {
+      form.append("multiple_files", new Blob([text], { type: "text/plain" }), `text ${i}.txt`);
+    }
+    const response = await raw(`${path}/${api}`, { method: "POST", body: form });
+    assert.equal(response.status, 200);
+    const [id] = (await response.json()).ids;
+
+    const record = await client.records(api).read(id);
+    assert.equal(record.name, mark("form"));
+    assert.equal(record.single_file.original_filename, "one.dat");
+    assert.equal(record.single_file.content_type, "application/x-one");
+    assert.deepEqual(record.multiple_files.map((f) => [f.original_filename, f.mime_type]), [["text 0.txt", "text/plain"], ["text 1.txt", "text/plain"]]);
+    assert.deepEqual(await download(filePath(api, id, "single_file")), one);
+    for (const [i, { filename }] of record.multiple_files.entries()) {
+      assert.equal(new TextDecoder().decode(await download(filesPath(api, id, "multiple_files", filename))), texts[i]);
+    }
+
+    const part = await raw(filePath(api, id, "single_file"), { headers: { Range: "bytes=65536-65545" } });
+    assert.equal(part.status, 206);
+    assert.deepEqual(new Uint8Array(await part.arrayBuffer()), one.slice(65536, 65546));
+    assert.equal(part.headers.get("x-content-type-options"), "nosniff");
+    assert.match(part.headers.get("content-disposition"), /^attachment; filename="one\.dat"/);
+    await client.records(api).delete(id);
+  }
+
+  const twice = new FormData();
+  for (const name of ["a", "b"]) twice.append("single_file", new Blob([name]), name);
+  assert.equal((await raw(`${path}/file_upload_table`, { method: "POST", body: twice })).status, 400, "two files for one");
+  const misplaced = new FormData();
+  misplaced.append("name", new Blob(["a"]), "a");
+  assert.equal((await raw(`${path}/file_upload_table`, { method: "POST", body: misplaced })).status, 400, "a file for a text");
+});
+
+test("files of an update", async () => {
+  const api = "file_upload_table";
+  const files = (await signedIn()).records(api);
+  const upload = (text) => ({ filename: `${text}.txt`, data: Buffer.from(text).toString("base64") });
+  const id = await files.create({ single_file: upload("old"), multiple_files: [upload("kept"), upload("dropped")] });
+  const before = await files.read(id);
+  const [kept, dropped] = before.multiple_files;
+
+  await files.update(id, { multiple_files: [upload("added"), kept] });
+  const after = await files.read(id);
+  assert.deepEqual(after.single_file, before.single_file, "what an update does not name stays");
+  assert.deepEqual(after.multiple_files.map((f) => f.original_filename), ["added.txt", "kept.txt"]);
+  assert.equal(after.multiple_files[1].filename, kept.filename);
+  const status = async (column, file) => (await raw(filesPath(api, id, column, file.filename))).status;
+  assert.equal(await status("multiple_files", kept), 200);
+  assert.equal(await status("multiple_files", dropped), 404);
+
+  await files.update(id, { single_file: upload("new") });
+  assert.deepEqual(await download(filePath(api, id, "single_file")), new TextEncoder().encode("new"));
+  assert.equal(await status("single_file", before.single_file), 404);
+
+  await files.update(id, { single_file: null, multiple_files: null });
+  const { single_file, multiple_files } = await files.read(id);
+  assert.deepEqual([single_file, multiple_files], [null, null]);
+  assert.equal((await raw(filePath(api, id, "single_file"))).status, 404);
+
+  for (const wrong of [kept, { ...upload("x"), id: "5a3c1b1e-6b1c-4c8e-9d0f-000000000000" }, { filename: "x" }, { data: "no base64" }, "x"]) {
+    await assert.rejects(files.update(id, { single_file: wrong }), refused(400), JSON.stringify(wrong));
+  }
+  await files.delete(id);
+});
+
+test("transactions", async () => {
+  const text = mark("transaction");
+  const count = async (value) =>
+    (await records.list({ filters: [{ column: "text_not_null", value }], count: true, pagination: { limit: 0 } })).total_count;
+
+  for (const transaction of [true, false]) {
+    const ids = await client.execute([1, 2].map((n) => records.createOp({ text_not_null: text, int_not_null: n })), transaction);
+    assert.equal(new Set(ids).size, 2);
+    for (const [i, id] of ids.entries()) assert.equal((await records.read(id)).int_not_null, i + 1);
+
+    const last = await client.execute(
+      [records.updateOp(ids[0], { int_not_null: 10 }), records.deleteOp(ids[1]), records.createOp({ text_not_null: text })],
+      transaction,
+    );
+    assert.deepEqual(last.slice(0, 2), ids, "an update and a delete repeat the id");
+    assert.equal((await records.read(ids[0])).int_not_null, 10);
+    await assert.rejects(records.read(ids[1]), refused(404));
+    await client.execute([records.deleteOp(ids[0]), records.deleteOp(last[2])], transaction);
+    assert.equal(await count(text), 0);
+  }
+  assert.deepEqual(await client.execute([]), []);
+
+  const half = mark("half");
+  const failing = [records.createOp({ text_not_null: half }), records.createOp({ text_not_null: half, int_not_null: null })];
+  await assert.rejects(client.execute(failing, true), refused(400, "db constraint: not null"));
+  assert.equal(await count(half), 0, "a transaction is undone");
+  await assert.rejects(client.execute(failing, false), refused(400, "db constraint: not null"));
+  assert.equal(await count(half), 1, "without one the first stays");
+
+  const create = records.createOp({ text_not_null: half });
+  for (const [operation, status] of [
+    [client.records("simple_strict_table").createOp({}), 403],
+    [client.records("comment").updateOp(1, { body: "mine" }), 403],
+    [client.records("no_such_api").createOp({}), 405],
+    [client.records("simple_complete_view").createOp({}), 405],
+    [records.deleteOp("AZH8mYTFd5OexZn4K10jCA=="), 404],
+    [records.deleteOp("one"), 400],
+  ]) {
+    await assert.rejects(client.execute([create, operation]), refused(status), JSON.stringify(operation));
+  }
+  await assert.rejects(client.execute(Array(129).fill(create)), refused(400, "Batch size exceeds limit: 128"));
+  assert.equal(await count(half), 1, "what is refused changes nothing");
+});
+
+test("operations refer to earlier ones", async () => {
+  const text = mark("reference");
+  const execute = (...operations) => sendJSON("POST", "/api/transaction/v1/execute", { operations, transaction: true });
+  const api_name = "open_strict_table";
+  const create = { Create: { api_name, value: { text_not_null: text } } };
+  const created = await execute(
+    create,
+    { Create: { api_name, value: { text_not_null: text, blob_null: { $id: 0 } } } },
+    { Update: { api_name, record_id: { $id: 0 }, value: { int_null: 1 } } },
+  );
+  assert.equal(created.status, 200);
+  const { ids, results } = await created.json();
+  assert.deepEqual(results, ids.map((Id) => ({ Id })), "for clients of either kind");
+  assert.equal(ids[2], ids[0]);
+  assert.equal((await records.read(ids[0])).int_null, 1);
+  assert.equal((await records.read(ids[1])).blob_null, ids[0]);
+
+  for (const reference of [{ $id: 1 }, { $id: -1 }, { $id: "0" }, { id: 0 }]) {
+    const wrong = await execute(create, { Update: { api_name, record_id: reference, value: { int_null: 2 } } });
+    assert.deepEqual([reference, wrong.status], [reference, 400]);
+  }
+});
+
+test("custom schema", async () => {
+  const admin = (await signedIn()).records("simple_schema_table");
+  const data = { name: mark("schema"), obj: { x: [1, null] } };
+  const id = await admin.create({ data });
+  assert.deepEqual((await admin.read(id)).data, data);
+  await admin.update(id, { data: { name: "Bob" } });
+  assert.deepEqual((await admin.read(id)).data, { name: "Bob" });
+
+  for (const wrong of [{ obj: {} }, { name: 1 }, { name: "x", obj: 1 }, [], 1, null, "text", '{"name":"in a string"}']) {
+    await assert.rejects(admin.create({ data: wrong }), refused(400), JSON.stringify(wrong));
+    await assert.rejects(admin.update(id, { data: wrong }), refused(400), JSON.stringify(wrong));
+  }
+  assert.deepEqual((await admin.read(id)).data, { name: "Bob" });
+
+  const other = (await signedIn("0@localhost")).records("simple_schema_table");
+  await assert.rejects(other.create({ data: { name: "x" } }), refused(403), "only one user may create");
+  assert.deepEqual((await other.read(id)).data, { name: "Bob" });
+  await assert.rejects(client.records("simple_schema_table").read(id), refused(403));
+  await admin.delete(id);
+});
+
+test("conditional requests", async () => {
+  const url = `${path}/open_strict_table/${await records.create({ text_not_null: mark("condition") })}`;
+  const first = await raw(url);
+  const tag = first.headers.get("etag");
+  assert.match(tag, /^"[^"]+"$/, "a strong entity tag");
+  const again = await raw(url, { headers: { "If-None-Match": `"other", ${tag}` } });
+  assert.deepEqual([again.status, await again.text(), again.headers.get("etag")], [304, "", tag]);
+  assert.equal((await raw(url, { headers: { "If-None-Match": '"other"' } })).status, 200);
+
+  const patch = (n, match) => sendJSON("PATCH", url, { int_null: n }, { "If-Match": match });
+  assert.equal((await patch(1, '"other"')).status, 412);
+  const changed = await patch(2, tag);
+  assert.equal(changed.status, 200);
+  assert.equal((await patch(3, tag)).status, 412, "the version is gone");
+  const now = await raw(url);
+  assert.equal((await now.json()).int_null, 2);
+  assert.notEqual(now.headers.get("etag"), tag);
+  assert.equal(changed.headers.get("etag"), now.headers.get("etag"), "the answer to an update has the new tag");
+
+  assert.equal((await raw(url, { method: "DELETE", headers: { "If-Match": tag } })).status, 412);
+  assert.equal((await raw(url, { method: "DELETE", headers: { "If-Match": now.headers.get("etag") } })).status, 200);
+});
+
+test("repeated requests", async () => {
+  const text = mark("idempotency");
+  const total = async () => (await records.list({ filters: [{ column: "text_not_null", value: text }], count: true })).total_count;
+  const value = { text_not_null: text };
+  const batch = { operations: [{ Create: { api_name: "open_strict_table", value } }], transaction: true };
+  let want = 0;
+  for (const [suffix, body] of [[`${path}/open_strict_table`, value], ["/api/transaction/v1/execute", batch]]) {
+    const key = { "Idempotency-Key": mark(suffix) };
+    const answers = await Promise.all(Array.from({ length: 3 }, () => sendJSON("POST", suffix, body, key)));
+    assert.deepEqual(answers.map((a) => a.status), [200, 200, 200]);
+    const texts = await Promise.all(answers.map((a) => a.text()));
+    assert.equal(new Set(texts).size, 1, "all have the same answer");
+    assert.equal(await total(), ++want, `${suffix} has taken place once`);
+
+    assert.equal((await sendJSON("POST", suffix, { ...body, more: 1 }, key)).status, 422, "the key of another request");
+    assert.equal(await total(), want);
+  }
 });

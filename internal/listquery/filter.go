@@ -2,6 +2,8 @@ package listquery
 
 import (
 	"strings"
+
+	"github.com/bedplate/bedplate/internal/jsonx"
 )
 
 // A Filter is either a boolean node over at least two other filters or a
@@ -17,6 +19,8 @@ type Filter struct {
 	Column string // of a term
 	Op     Op     // of a term
 	Value  string // of a term, as the client sent it; for Is either "NULL" or "!NULL"
+
+	Values []string // of In and NotIn: the elements of Value
 }
 
 // A Bool says how a node joins its children.
@@ -45,6 +49,8 @@ const (
 	Within               // @within: the value is WKT, neither parsed nor checked further here
 	Intersects           // @intersects, likewise
 	Contains             // @contains, likewise
+	In                   // $in: a JSON array of strings and numbers
+	NotIn                // $nin, likewise
 )
 
 // parseOp returns the operator written as s.
@@ -74,6 +80,10 @@ func parseOp(s string) (op Op, ok bool) {
 		return Intersects, true
 	case "@contains":
 		return Contains, true
+	case "$in":
+		return In, true
+	case "$nin":
+		return NotIn, true
 	}
 	return 0, false
 }
@@ -115,9 +125,6 @@ func (t *tree) add(path, value string) error {
 	if strings.Count(path, "[") > MaxDepth {
 		return &Error{"filter too deep"}
 	}
-	if t.terms++; t.terms > MaxTerms {
-		return &Error{"too many filters"}
-	}
 	if t.root == nil {
 		t.root = newNode(And)
 	}
@@ -136,7 +143,14 @@ func (t *tree) add(path, value string) error {
 		case "$or":
 			b = Or
 		default:
-			return group.addTerm(name, path, value)
+			term, err := group.addTerm(name, path, value)
+			if err != nil {
+				return err
+			}
+			if t.terms += cost(term); t.terms > MaxTerms {
+				return &Error{"too many filters"}
+			}
+			return nil
 		}
 		index, rest, err := cutBracket(path)
 		if err != nil {
@@ -163,31 +177,66 @@ func newNode(b Bool) *Filter {
 }
 
 // addTerm adds a comparison to a group.
-func (f *Filter) addTerm(column, path, value string) error {
+func (f *Filter) addTerm(column, path, value string) (*Filter, error) {
 	if err := checkName(column); err != nil {
-		return err
+		return nil, err
 	}
 	op := Eq
 	if path != "" {
 		name, rest, err := cutBracket(path)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		var ok bool
 		if op, ok = parseOp(name); !ok || rest != "" {
-			return &Error{"unknown operator"}
+			return nil, &Error{"unknown operator"}
 		}
 	}
 	if err := op.check(value); err != nil {
-		return err
+		return nil, err
 	}
 	for _, c := range f.Children {
 		if c.Bool == 0 && c.Column == column && c.Op == op {
-			return &Error{"filter given twice"}
+			return nil, &Error{"filter given twice"}
 		}
 	}
-	f.Children = append(f.Children, &Filter{Column: column, Op: op, Value: value})
-	return nil
+	term := &Filter{Column: column, Op: op, Value: value}
+	if op == In || op == NotIn {
+		var err error
+		if term.Values, err = parseList(value); err != nil {
+			return nil, err
+		}
+	}
+	f.Children = append(f.Children, term)
+	return term, nil
+}
+
+// cost returns as how many terms a term counts.
+func cost(term *Filter) int { return 1 + max(0, len(term.Values)-1)/25 }
+
+// parseList reads a JSON array of strings and numbers as it is written.
+func parseList(s string) ([]string, error) {
+	refused := &Error{"not a list of at most 200 strings and numbers"}
+	values := make([]string, 0, min(MaxList, 1+strings.Count(s, ",")))
+	err := jsonx.ParseArray([]byte(s), func(v jsonx.Value) (err error) {
+		text := string(v.Raw)
+		switch {
+		case len(values) == MaxList || v.NUL:
+			return refused
+		case v.Kind == jsonx.String:
+			if text, err = v.Text(); err != nil {
+				return err
+			}
+		case v.Kind != jsonx.Int && v.Kind != jsonx.Float:
+			return refused
+		}
+		values = append(values, text)
+		return nil
+	})
+	if err != nil {
+		return nil, refused
+	}
+	return values, nil
 }
 
 // list returns the list of a group, made on first use.

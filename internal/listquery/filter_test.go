@@ -12,6 +12,7 @@ var opNames = map[listquery.Op]string{
 	listquery.Eq: "eq", listquery.Ne: "ne", listquery.Gte: "gte", listquery.Gt: "gt", listquery.Lte: "lte",
 	listquery.Lt: "lt", listquery.Is: "is", listquery.Like: "like", listquery.Re: "re",
 	listquery.Within: "within", listquery.Intersects: "intersects", listquery.Contains: "contains",
+	listquery.In: "in", listquery.NotIn: "nin",
 }
 
 // text writes a filter like (a eq 1 AND (b ne 2 OR c is NULL)).
@@ -20,6 +21,9 @@ func text(f *listquery.Filter) string {
 		return "none"
 	}
 	if f.Bool == 0 {
+		if f.Op == listquery.In || f.Op == listquery.NotIn {
+			return fmt.Sprintf("%s %s %q", f.Column, opNames[f.Op], f.Values)
+		}
 		return fmt.Sprintf("%s %s %s", f.Column, opNames[f.Op], f.Value)
 	}
 	var parts []string
@@ -62,6 +66,12 @@ func TestParseFilter(t *testing.T) {
 		"filter[a][@contains]=POINT(1 2)":   "a contains POINT(1 2)",
 		"filter[a][%40contains]=POINT(1 2)": "a contains POINT(1 2)",
 
+		`filter[a][$in]=[]`:                             `a in []`,
+		`filter[a][$in]=["x","y,z"]`:                    `a in ["x" "y,z"]`,
+		`filter[a][$nin]=+[1,-2.5,"1",1e3]+`:            `a nin ["1" "-2.5" "1" "1e3"]`,
+		`filter[a][%24in]=%5B%22%5Cu00e4%5C%22%22%5D`:   `a in ["ä\""]`,
+		`filter[$or][0][a][$in]=[1]&filter[$or][1][b]=`: `(a in ["1"] OR b eq )`,
+
 		"filter[a][$gte]=1&filter[a][$lt]=9":                    "(a gte 1 AND a lt 9)",
 		"filter[b]=1&filter[a]=2":                               "(b eq 1 AND a eq 2)",
 		"filter[a][$gt]=1&filter[b]=2&limit=3&filter[a][$lt]=3": "(a gt 1 AND b eq 2 AND a lt 3)",
@@ -96,6 +106,29 @@ func TestParseFilter(t *testing.T) {
 	}
 }
 
+// fiveLists is a filter of five lists of n values each.
+func fiveLists(n int) string {
+	var b strings.Builder
+	for i := range 5 {
+		fmt.Fprintf(&b, "&filter[c%d][$in]=[1%s]", i, strings.Repeat(",1", n-1))
+	}
+	return b.String()
+}
+
+// Values of a list count, so that all of a filter is bounded.
+func TestParseFilterCountsValues(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{1, 25, 26, 125, 150} {
+		f, err := listquery.ParseFilter(fiveLists(n))
+		if err != nil || len(f.Children) != 5 || len(f.Children[4].Values) != n {
+			t.Errorf("five lists of %d: %v", n, err)
+		}
+	}
+	if _, err := listquery.ParseFilter("filter[a][$nin]=[1" + strings.Repeat(",1", 199) + "]"); err != nil {
+		t.Error("200 values:", err)
+	}
+}
+
 func TestParseFilterRefuses(t *testing.T) {
 	t.Parallel()
 	for _, in := range []string{
@@ -106,6 +139,11 @@ func TestParseFilterRefuses(t *testing.T) {
 		"filter[" + strings.Repeat("a", 129) + "]=1",
 
 		"filter[a][]=1", "filter[a][eq]=1", "filter[a][$EQ]=1", "filter[a][$in]=1", "filter[a][b]=1",
+		"filter[a][$in]=", "filter[a][$in]=1,2", `filter[a][$in]="a"`, "filter[a][$in]=[1", "filter[a][$in]=[1]]", "filter[a][$in]=[1,]", "filter[a][$in]=[a]", "filter[a][$in]={}",
+		"filter[a][$in]=[null]", "filter[a][$in]=[true]", "filter[a][$in]=[[1]]", "filter[a][$in]=[{}]", "filter[a][$in]=[007]", "filter[a][$in]=[1][2]", `filter[a][$in]=["\u0000"]`, `filter[a][$in]=["\ud800"]`,
+		"filter[a][$in][0]=1", "filter[a][$in][]=1", "filter[a][$in]=[1]&filter[a][$in]=[2]", "filter[a][$nin]=", "filter[a][$NIN]=[1]",
+		"filter[a][$in]=[1" + strings.Repeat(",1", 200) + "]",
+		fiveLists(200), fiveLists(176),
 		"filter[a][$eq][$eq]=1", "filter[a][$eq][]=1", "filter[a][@WITHIN]=x", "filter[a][$is ]=NULL",
 		"filter[$eq]=1", "filter[$not][0][a]=1", "filter[@within]=1",
 

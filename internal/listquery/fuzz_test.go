@@ -17,6 +17,7 @@ func FuzzParse(f *testing.F) {
 		"filter[$and][0][$or][0][a][$gt]=2&filter[$and][0][$or][1][b]=x&filter[$and][1][c]=y",
 		"filter[$or][1][a]=1&filter[$or][0][b]=2", "filter[geom][@within]=POLYGON((0 0,0 1,1 1,0 0))",
 		"filter[$or][31][a]=1", "filter[[[[[[[[[[=1", "limit=%00&%ff", "filter=&a&&=b", "order=a,a,a,a,a,a",
+		`filter[a][$in]=["a","b,c",3]&filter[b][$nin]=[]`, "fields=a,b&match=x*",
 		"filter[$or][0][$or][0][$or][0][$or][0][a]=1&filter[$or][0][$or][0][$or][0][$or][1][b]=1",
 	} {
 		f.Add(seed)
@@ -48,6 +49,13 @@ func FuzzParse(f *testing.F) {
 		for _, e := range q.Expand {
 			checkColumn(t, e)
 		}
+		for _, c := range q.Fields {
+			checkColumn(t, c)
+		}
+		if len(q.Fields) > listquery.MaxFields || q.Fields != nil && len(q.Fields) == 0 || len(q.Match) > listquery.MaxMatch {
+			t.Fatalf("fields %v, match %q", q.Fields, q.Match)
+		}
+		checkValue(t, q.Match)
 		if q.GeoJSON != "" {
 			checkColumn(t, q.GeoJSON)
 		}
@@ -61,7 +69,9 @@ func FuzzParse(f *testing.F) {
 		}
 
 		filter, err := listquery.ParseFilter(raw)
-		if err != nil || !reflect.DeepEqual(filter, q.Filter) {
+		if q.Match != "" {
+			checkError(t, raw, err)
+		} else if err != nil || !reflect.DeepEqual(filter, q.Filter) {
 			t.Fatalf("ParseFilter: %s, %v, want %s", text(filter), err, text(q.Filter))
 		}
 
@@ -95,6 +105,13 @@ func checkFilter(t *testing.T, f *listquery.Filter, height int, terms *int) {
 		}
 		if f.Op == listquery.Is && f.Value != "NULL" && f.Value != "!NULL" {
 			t.Fatalf("term %+v", f)
+		}
+		list := f.Op == listquery.In || f.Op == listquery.NotIn
+		if list != (f.Values != nil) || len(f.Values) > listquery.MaxList {
+			t.Fatalf("term %+v", f)
+		}
+		for _, v := range f.Values {
+			checkValue(t, v)
 		}
 		if (f.Op == listquery.Like || f.Op == listquery.Re) && len(f.Value) > listquery.MaxPattern {
 			t.Fatalf("term %+v", f)

@@ -13,10 +13,23 @@
 // has one meaning only (a parameter given twice is an error, never "the
 // last one wins"), and comes out as valid UTF-8 without NUL. The result
 // depends on the input alone.
+//
+// # Lists of values
+//
+// $in and $nin take a JSON array of strings and numbers as their value,
+// whether the column holds text or numbers:
+//
+//	filter[id][$in]=[1,2,3]
+//	filter[tag][$nin]=["a","b,c"]
+//
+// Each element means what it would mean to $eq, so 1 and "1" are the same.
+// NULL is neither in a list nor outside of it, as in SQL: a row with NULL in
+// the column matches neither operator. Nothing is in an empty list.
 package listquery
 
 import (
 	"math"
+	"slices"
 	"strings"
 )
 
@@ -28,7 +41,10 @@ const (
 	MaxName    = 128      // bytes of one column name
 	MaxPattern = 256      // bytes of a $like or $re pattern
 	MaxColumns = 5        // columns in order, and in expand
-	MaxTerms   = 32       // terms of a filter
+	MaxFields  = 128      // columns in fields
+	MaxMatch   = 256      // bytes of a full-text query
+	MaxTerms   = 32       // terms of a filter; a list of values counts as one for every 25 begun
+	MaxList    = 200      // values of a $in or $nin
 	MaxDepth   = 9        // brackets in one filter key: at most four $and or $or inside each other
 	MaxOffset  = 1 << 53  // largest offset
 )
@@ -47,7 +63,9 @@ type Query struct {
 	Order    []Order // columns to sort by, each at most once
 	HasOrder bool    // whether order was given; it is then not empty
 
-	Expand  []string // columns to expand, each at most once
+	Expand  []string // columns and relations to expand, each at most once
+	Fields  []string // columns to show, each at most once; nil when absent
+	Match   string   // full-text query; empty when absent
 	GeoJSON string   // geometry column that shapes the output; empty when absent
 
 	Filter *Filter // nil when there is none
@@ -79,7 +97,8 @@ func Parse(rawQuery string) (Query, error) {
 }
 
 // ParseFilter reads only the filter of a query string and ignores all other
-// parameters, though these must be well-formed and within the limits too.
+// parameters, though these must be well-formed and within the limits too. But
+// match is an error: it chooses among rows as a filter does.
 // It returns nil when there is no filter. The error, if any, is an [*Error].
 func ParseFilter(rawQuery string) (*Filter, error) {
 	var f *Filter
@@ -112,6 +131,8 @@ func parse(rawQuery string, q *Query, filter **Filter) error {
 			if err := q.set(&seen, key, value); err != nil {
 				return err
 			}
+		} else if name, _, _ := strings.Cut(key, "["); param(name) == paramMatch {
+			return &Error{"match is for lists"}
 		}
 	}
 	root, err := tree.finish()
@@ -123,7 +144,7 @@ func parse(rawQuery string, q *Query, filter **Filter) error {
 }
 
 // params is the set of the parameters that were given.
-type params uint8
+type params uint16
 
 const (
 	paramLimit params = 1 << iota
@@ -133,6 +154,8 @@ const (
 	paramSkipCursor
 	paramOrder
 	paramExpand
+	paramFields
+	paramMatch
 	paramGeoJSON
 )
 
@@ -153,6 +176,10 @@ func param(name string) params {
 		return paramOrder
 	case "expand":
 		return paramExpand
+	case "fields":
+		return paramFields
+	case "match":
+		return paramMatch
 	case "geojson":
 		return paramGeoJSON
 	}
@@ -192,6 +219,10 @@ func (q *Query) set(seen *params, key, value string) (err error) {
 		q.HasOrder = true
 	case paramExpand:
 		q.Expand, err = parseExpand(value)
+	case paramFields:
+		q.Fields, err = parseNames(value, MaxFields)
+	case paramMatch:
+		q.Match, err = value, checkMatch(value)
 	case paramGeoJSON:
 		q.GeoJSON, err = value, checkName(value)
 	}
@@ -230,7 +261,7 @@ func parseBool(s string) (bool, error) {
 // parseOrder reads "a,-b,+c". Spaces around a column are dropped, because a
 // plus sign that was not percent-encoded arrives as a space.
 func parseOrder(s string) ([]Order, error) {
-	n, err := countColumns(s)
+	n, err := countColumns(s, MaxColumns)
 	if err != nil {
 		return nil, err
 	}
@@ -259,32 +290,43 @@ func parseExpand(s string) ([]string, error) {
 	if s == "" {
 		return nil, nil
 	}
-	n, err := countColumns(s)
+	return parseNames(s, MaxColumns)
+}
+
+// parseNames reads up to limit different names: "a,b,c".
+func parseNames(s string, limit int) ([]string, error) {
+	n, err := countColumns(s, limit)
 	if err != nil {
 		return nil, err
 	}
-	expand := make([]string, 0, n)
-	for column := range strings.SplitSeq(s, ",") {
-		if err := checkName(column); err != nil {
+	names := make([]string, 0, n)
+	for name := range strings.SplitSeq(s, ",") {
+		if err := checkName(name); err != nil {
 			return nil, err
 		}
-		for _, e := range expand {
-			if e == column {
-				return nil, &Error{"column given twice"}
-			}
+		if slices.Contains(names, name) {
+			return nil, &Error{"column given twice"}
 		}
-		expand = append(expand, column)
+		names = append(names, name)
 	}
-	return expand, nil
+	return names, nil
 }
 
 // countColumns returns the number of columns in a comma-separated list.
-func countColumns(s string) (int, error) {
+func countColumns(s string, limit int) (int, error) {
 	n := strings.Count(s, ",") + 1
-	if n > MaxColumns {
+	if n > limit {
 		return 0, &Error{"too many columns"}
 	}
 	return n, nil
+}
+
+// checkMatch accepts what may be a full-text query.
+func checkMatch(query string) error {
+	if query == "" || len(query) > MaxMatch {
+		return &Error{"full-text query empty or too long"}
+	}
+	return nil
 }
 
 // checkName accepts what may stand for a column.

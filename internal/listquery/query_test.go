@@ -82,6 +82,21 @@ func TestParse(t *testing.T) {
 
 		{"expand=a", func(q *listquery.Query) { q.Expand = []string{"a"} }},
 		{"expand=a,b,c,d,e", func(q *listquery.Query) { q.Expand = []string{"a", "b", "c", "d", "e"} }},
+		{"fields=a", func(q *listquery.Query) { q.Fields = []string{"a"} }},
+		{"fields=b,a,c,d,e,f", func(q *listquery.Query) { q.Fields = []string{"b", "a", "c", "d", "e", "f"} }},
+		{"match=a+b*", func(q *listquery.Query) { q.Match = "a b*" }},
+		{"match=" + strings.Repeat("a", 256), func(q *listquery.Query) { q.Match = strings.Repeat("a", 256) }},
+		{"fields=", nil},
+		{"fields=a,", nil},
+		{"fields=a,b,a", nil},
+		{"fields=a&fields=b", nil},
+		{"fields[]=a", nil},
+		{"fields=a b", nil},
+		{"fields=" + numbered(129), nil},
+		{"match=", nil},
+		{"match=a&match=a", nil},
+		{"match[0]=a", nil},
+		{"match=" + strings.Repeat("a", 257), nil},
 		{"geojson=geom", func(q *listquery.Query) { q.GeoJSON = "geom" }},
 
 		{"limit=-1", nil},
@@ -179,6 +194,15 @@ func TestParse(t *testing.T) {
 	}
 }
 
+// numbered returns n names of columns.
+func numbered(n int) string {
+	names := make([]string, n)
+	for i := range names {
+		names[i] = "c" + strconv.Itoa(i)
+	}
+	return strings.Join(names, ",")
+}
+
 // checkError wants the one error that clients get to see.
 func checkError(t *testing.T, in string, err error) {
 	t.Helper()
@@ -219,7 +243,7 @@ func TestParseFilterIgnoresOthers(t *testing.T) {
 	if err != nil || f != nil {
 		t.Errorf("got %s, %v", text(f), err)
 	}
-	for _, in := range []string{"filter=1", "a=%00&filter[a]=1", "a=%", strings.Repeat("&", 300)} {
+	for _, in := range []string{"filter=1", "match=a&filter[a]=1", "match", "m%61tch=a", "match[0]=a", "a=%00&filter[a]=1", "a=%", strings.Repeat("&", 300)} {
 		f, err := listquery.ParseFilter(in)
 		checkError(t, in, err)
 		if f != nil {

@@ -2,6 +2,7 @@ package rule_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/bedplate/bedplate/internal/rule"
@@ -41,4 +42,26 @@ func TestSplit(t *testing.T) {
 			t.Errorf("Split(%q) = %q, %q, want %q, %q", test.src, op, parts, test.op, test.parts)
 		}
 	}
+}
+
+// The parts stand in the expression one behind the other, and nothing is lost
+// but operators, parentheses and comments.
+func FuzzSplit(f *testing.F) {
+	for _, src := range []string{`a AND b OR c`, `(a) AND (b)`, `a BETWEEN 1 AND 2 AND b`, `CASE WHEN a AND b THEN 1 END OR c`, `((a AND b))`, `AND`, `OR OR`, `)(`, `'`, `end AND case`} {
+		f.Add(src)
+	}
+	f.Fuzz(func(t *testing.T, src string) {
+		op, parts := rule.Split(src)
+		if (op == "") != (len(parts) == 1) {
+			t.Errorf("%q: %q %q", src, op, parts)
+		}
+		rest := src
+		for _, p := range parts {
+			_, after, ok := strings.Cut(rest, p)
+			if !ok || p == "" && src != "" {
+				t.Errorf("%q: %q %q", src, op, parts)
+			}
+			rest = after
+		}
+	})
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -32,14 +33,15 @@ func (s *Store) open(ctx context.Context, id string) (*file, error) {
 	w := s.watch(ctx)
 	defer w.end()
 	head, err := s.client.HeadObject(w, &s3.HeadObjectInput{Bucket: &s.bucket, Key: key})
-	if err := explain(w, err); errors.Is(err, fs.ErrNotExist) {
+	if statusOf(err) == http.StatusNotFound {
 		// The answer has no body, so it could be the bucket that is missing.
 		if _, err := s.client.HeadBucket(w, &s3.HeadBucketInput{Bucket: &s.bucket}); err != nil {
-			return nil, fmt.Errorf("looking for the bucket: %w", err)
+			return nil, fmt.Errorf("looking for the bucket: %w", explain(w, err))
 		}
-		return nil, err
-	} else if err != nil {
-		return nil, err
+		return nil, fs.ErrNotExist
+	}
+	if err != nil {
+		return nil, explain(w, err)
 	}
 	if head.ContentLength == nil || *head.ContentLength < 0 {
 		return nil, errors.New("the store does not tell its size")

@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -31,13 +32,15 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 )
 
 const (
 	defaultTimeout = 30 * time.Second
 	dialTimeout    = 10 * time.Second
+	maxAnswer      = 8 << 20 // bytes of an answer that is not a file; a page of a list has up to 1,000 keys
 	attempts       = 3
-	maxBackoff     = time.Second // between attempts
+	backoff        = 200 * time.Millisecond // at most, before the second attempt; doubled for the third
 )
 
 // A Config says where the files are. Bucket, a Region or an Endpoint, and
@@ -99,9 +102,11 @@ func New(cfg Config) (*Store, error) {
 		Region:       cfg.Region,
 		UsePathStyle: cfg.PathStyle,
 		Credentials:  cfg.Credentials,
-		HTTPClient:   cfg.HTTPClient,
 		Retryer: retry.NewStandard(func(o *retry.StandardOptions) {
-			o.MaxAttempts, o.MaxBackoff = attempts, maxBackoff
+			o.MaxAttempts = attempts
+			o.Backoff = retry.BackoffDelayerFunc(func(attempt int, _ error) (time.Duration, error) {
+				return rand.N(backoff << max(0, attempt-1)), nil
+			})
 		}),
 		// What is stored has its checksum in a header; checksums behind the
 		// content are unknown to many stores.
@@ -117,9 +122,11 @@ func New(cfg Config) (*Store, error) {
 	if options.Credentials == nil {
 		options.Credentials = credentials.NewStaticCredentialsProvider(cfg.AccessKeyID, cfg.SecretAccessKey, cfg.SessionToken)
 	}
-	if cfg.HTTPClient == nil {
-		options.HTTPClient = newClient()
+	client := cfg.HTTPClient
+	if client == nil {
+		client = newClient()
 	}
+	options.HTTPClient = bounded{client}
 	s.client = s3.New(options)
 	return s, nil
 }
@@ -214,6 +221,17 @@ func newClient() *http.Client {
 	}
 }
 
+// bounded is a client whose answers are of a limited size, but for files.
+type bounded struct{ *http.Client }
+
+func (b bounded) Do(r *http.Request) (*http.Response, error) {
+	resp, err := b.Client.Do(r)
+	if err == nil && (r.Method != http.MethodGet || r.URL.Query().Has("list-type") || resp.StatusCode >= 300) {
+		resp.Body = http.MaxBytesReader(nil, resp.Body, maxAnswer)
+	}
+	return resp, err
+}
+
 // key returns the key of the file id.
 func (s *Store) key(id string) (*string, error) {
 	if !isID(id) {
@@ -242,18 +260,20 @@ func explain(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); errors.Is(cause, errStalled) {
 		return cause
 	}
-	var answer interface{ HTTPStatusCode() int }
-	if !errors.As(err, &answer) {
-		return err
+	if _, ok := errors.AsType[*types.NoSuchKey](err); ok {
+		return fmt.Errorf("%w: %w", fs.ErrNotExist, err)
 	}
-	switch answer.HTTPStatusCode() {
-	case http.StatusNotFound:
-		var named interface{ ErrorCode() string }
-		if errors.As(err, &named) && (named.ErrorCode() == "NoSuchKey" || named.ErrorCode() == "NotFound") {
-			return fmt.Errorf("%w: %w", fs.ErrNotExist, err)
-		}
-	case http.StatusInsufficientStorage:
+	if statusOf(err) == http.StatusInsufficientStorage {
 		return fmt.Errorf("%w: %w", syscall.ENOSPC, err)
 	}
 	return err
+}
+
+// statusOf returns the status that the store answered with, or 0.
+func statusOf(err error) int {
+	var answer interface{ HTTPStatusCode() int }
+	if errors.As(err, &answer) {
+		return answer.HTTPStatusCode()
+	}
+	return 0
 }

@@ -72,11 +72,9 @@ func (s *Store) delete(ctx context.Context, id string) error {
 
 // List calls fn for every file, in the order of their ids.
 func (s *Store) List(ctx context.Context, fn func(id string, size int64, stored time.Time) error) error {
-	pages := s3.NewListObjectsV2Paginator(s.client, &s3.ListObjectsV2Input{
-		Bucket: &s.bucket, Prefix: &s.prefix, Delimiter: aws.String("/"),
-	}, func(o *s3.ListObjectsV2PaginatorOptions) { o.StopOnDuplicateToken = true })
-	for pages.HasMorePages() {
-		page, err := s.page(ctx, pages)
+	in := &s3.ListObjectsV2Input{Bucket: &s.bucket, Prefix: &s.prefix, Delimiter: aws.String("/")}
+	for {
+		page, err := s.page(ctx, in)
 		if err != nil {
 			return fmt.Errorf("listing files in S3: %w", err)
 		}
@@ -92,13 +90,27 @@ func (s *Store) List(ctx context.Context, fn func(id string, size int64, stored 
 				return fmt.Errorf("listing files in S3: %w", err)
 			}
 		}
+		if !aws.ToBool(page.IsTruncated) {
+			return nil
+		}
+		in.ContinuationToken = page.NextContinuationToken
 	}
-	return nil
 }
 
-func (s *Store) page(ctx context.Context, pages *s3.ListObjectsV2Paginator) (*s3.ListObjectsV2Output, error) {
+// page returns a page of a list. There is one, and if it is not the last, it
+// says how to go on: a store that breaks off must not seem to have no files.
+func (s *Store) page(ctx context.Context, in *s3.ListObjectsV2Input) (*s3.ListObjectsV2Output, error) {
 	w := s.watch(ctx)
 	defer w.end()
-	page, err := pages.NextPage(w)
-	return page, explain(w, err)
+	page, err := s.client.ListObjectsV2(w, in)
+	if err != nil {
+		return nil, explain(w, err)
+	}
+	if page.Name == nil {
+		return nil, errors.New("the answer is not a list")
+	}
+	if next := aws.ToString(page.NextContinuationToken); aws.ToBool(page.IsTruncated) && (next == "" || next == aws.ToString(in.ContinuationToken)) {
+		return nil, errors.New("the list does not go on")
+	}
+	return page, nil
 }

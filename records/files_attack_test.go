@@ -1,0 +1,377 @@
+package records_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"mime"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/bedplate/bedplate/records"
+)
+
+// Whatever name a file comes with, it is stored under an id, and the names
+// that are told are harmless (security tests G1 and G6).
+func TestFileNamesAreHarmless(t *testing.T) {
+	t.Parallel()
+	f := newFileService(t, fileSchema, records.FilesConfig{})
+	for _, c := range []struct{ name, original string }{
+		{"../../etc/passwd", "passwd"}, {"/etc/passwd", "passwd"}, {`C:\Windows\system.ini`, "system.ini"}, {`..\..\x`, "x"},
+		{"..", ""}, {".", ""}, {"", ""}, {"/", ""}, {"a/", ""}, {". .", ""}, {"\x00", ""}, {"a\x00b.txt", "ab.txt"}, {"CON", "CON"}, {".htaccess", ".htaccess"},
+		{"a\r\nX-Evil: 1", "aX-Evil: 1"}, {`a"; filename="b.exe`, `a"; filename="b.exe`}, {"a%00b", "a%00b"}, {"b\u202egpj.exe", "bgpj.exe"}, {"\u2066x", "x"},
+		{"naïve ☃.png", "naïve ☃.png"}, {"名前.pdf", "名前.pdf"}, {"a\u2028b", "ab"}, {"x.tar.gz", "x.tar.gz"}, {"semi;colon,=*'.txt", "semi;colon,=*'.txt"},
+		{strings.Repeat("a", 4096) + ".jpeg", strings.Repeat("a", 250) + ".jpeg"}, {strings.Repeat("é", 200), strings.Repeat("é", 127)}, {"a." + strings.Repeat("b", 100), "a." + strings.Repeat("b", 100)},
+	} {
+		path := f.create(`{"one":` + fileJSON(c.name, "", "x") + `}`)
+		file := f.files(path, "one")[0]
+		if file.OriginalFilename != c.original {
+			t.Errorf("%q: original name %q, want %q", c.name, file.OriginalFilename, c.original)
+		}
+		if len(file.Filename) > 128 || len(file.Filename) < 10 || strings.HasPrefix(file.Filename, ".") || strings.Trim(file.Filename, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") != "" {
+			t.Errorf("%q: stored name %q", c.name, file.Filename)
+		}
+		want(t, get(f, "", path+"/files/one/"+file.Filename), 200, "x")
+		r := get(f, "", path+"/file/one")
+		header := r.header.Get("Content-Disposition")
+		kind, params, err := mime.ParseMediaType(header)
+		wantName := c.original
+		if wantName == "" {
+			wantName = file.Filename
+		}
+		if err != nil || kind != "attachment" || len(r.header["Content-Disposition"]) != 1 || r.header.Get("X-Evil") != "" || strings.ContainsAny(header, "\r\n\x00") {
+			t.Errorf("%q: Content-Disposition %q: %v", c.name, header, err)
+		}
+		if got := params["filename"]; got != wantName || !utf8.ValidString(got) {
+			t.Errorf("%q: a client takes %q for %q", c.name, header, got)
+		}
+		// What programs see that know the first form only.
+		if plain, _, _ := strings.Cut(strings.TrimPrefix(header, `attachment; filename="`), `"`); strings.ContainsAny(plain, `"\%/`) || strings.Trim(plain, " !#$&'()*+,-.0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[]^_`abcdefghijklmnopqrstuvwxyz{|}~") != "" {
+			t.Errorf("%q: plain name %q", c.name, plain)
+		}
+	}
+	for _, id := range f.store.ids() {
+		if len(id) != 36 || strings.Trim(id, "0123456789abcdef-") != "" || id[14] != '4' {
+			t.Errorf("id %q", id)
+		}
+	}
+}
+
+// A browser runs nothing of what was uploaded (G2). Archives and images are
+// never unpacked (G3): they are bytes like any other.
+func TestFilesAreNotRendered(t *testing.T) {
+	t.Parallel()
+	f := newFileService(t, fileSchema, records.FilesConfig{})
+	png := "\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\xc3\x50\x00\x00\xc3\x50"
+	for _, c := range []struct{ content, declared, served string }{
+		{"<!DOCTYPE html><script>alert(1)</script>", "text/plain", "text/html"},
+		{"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>", "image/svg+xml", "image/svg+xml"},
+		{"just text", "text/html", "text/html"},
+		{"just text", "", "text/plain; charset=utf-8"},
+		{"\x00\x01\x02", "", "text/plain; charset=utf-8"},
+		{"\x00\x01\x02", "application/x-thing", "application/x-thing"},
+		{"\x00\x01\x02", "nonsense", "text/plain; charset=utf-8"},
+		{"\x00\x01\x02", "a/b\r\nSet-Cookie: x=y", "text/plain; charset=utf-8"},
+		{"\x00\x01\x02", strings.Repeat("a", 200) + "/b", "text/plain; charset=utf-8"},
+		{"GIF89a/*<script>*/=1;", "text/javascript", "image/gif"},
+		{png, "image/jpeg", "image/png"},
+		{"PK\x03\x04", "", "application/zip"},
+		{"\x1f\x8b\x08 not really", "", "application/x-gzip"},
+		{"%PDF-1.7 <script>", "text/html", "application/pdf"},
+		{"", "", "text/plain; charset=utf-8"},
+	} {
+		path := f.create(`{"one":` + fileJSON("x.html", c.declared, c.content) + `}`)
+		r := get(f, "", path+"/file/one")
+		want(t, r, 200, c.content)
+		for name, value := range map[string]string{
+			"Content-Type": c.served, "Content-Disposition": `attachment; filename="x.html"`, "X-Content-Type-Options": "nosniff",
+			"Content-Security-Policy": "default-src 'none'; sandbox", "Cache-Control": "private, no-cache", "Accept-Ranges": "bytes",
+			"Set-Cookie": "", "Cross-Origin-Resource-Policy": "", "Last-Modified": "", "Content-Encoding": "",
+		} {
+			if got := r.header.Get(name); got != value {
+				t.Errorf("%q as %q: %s is %q, want %q", c.content, c.declared, name, got, value)
+			}
+		}
+	}
+	wantStatus(t, call(f, "", "POST", "/doc", `{"image":`+fileJSON("x.png", "image/png", "<html>")+`}`), 400)
+	wantStatus(t, call(f, "", "POST", "/doc", `{"image":`+fileJSON("x.png", "text/html", png)+`}`), 200)
+}
+
+// One range, or the whole (G6); a client that has the file is told so.
+func TestFileRangesAndConditions(t *testing.T) {
+	t.Parallel()
+	f := newFileService(t, fileSchema, records.FilesConfig{})
+	path := f.create(`{"one":`+fileJSON("a", "", "0123456789")+`}`) + "/file/one"
+	etag := get(f, "", path).header.Get("Etag")
+	var many []string
+	for i := range 10_000 {
+		many = append(many, fmt.Sprintf("%d-%d", i%10, i%10))
+	}
+	for _, c := range []struct {
+		header, value string
+		status        int
+		body          string
+	}{
+		{"Range", "bytes=2-4", 206, "234"}, {"Range", "bytes=-3", 206, "789"}, {"Range", "bytes=7-", 206, "789"}, {"Range", "bytes=0-99", 206, "0123456789"},
+		{"Range", "bytes=0-1,3-4", 200, "0123456789"}, {"Range", "bytes=" + strings.Join(many, ","), 200, "0123456789"}, {"Range", "bytes=0-" + strings.Repeat("0", 100) + "4", 200, "0123456789"},
+		{"If-None-Match", etag, 304, ""}, {"If-None-Match", "W/" + etag, 304, ""}, {"If-None-Match", `"other"`, 200, "0123456789"}, {"If-Match", `"other"`, 412, ""}, {"If-Match", etag, 200, "0123456789"},
+	} {
+		r := call(f, "", "GET", path, "", c.header, c.value)
+		if r.status != c.status || r.body != c.body {
+			t.Errorf("%s %.50s: %v, want %d %q", c.header, c.value, r, c.status, c.body)
+		}
+		if strings.Contains(r.header.Get("Content-Type"), "multipart") {
+			t.Errorf("%s %.50s: several parts", c.header, c.value)
+		}
+	}
+	wantStatus(t, call(f, "", "GET", path, "", "Range", "bytes=20-30"), 416)
+	if r := call(f, "", "GET", path, "", "Range", "bytes=0-1", "If-Range", `"other"`); r.status != 200 {
+		t.Errorf("range of another content: %v", r)
+	}
+	want(t, call(f, "", "PATCH", strings.TrimSuffix(path, "/file/one"), `{"one":`+fileJSON("a", "", "0123456789")+`}`), 200, "")
+	if again := get(f, "", path).header.Get("Etag"); again == etag || etag == "" {
+		t.Errorf("etag %s after %s, for another file", again, etag)
+	}
+}
+
+// The rule is asked at each download (G5), and a row that it hides is the same
+// as one that is not there (D2).
+func TestFileOfHiddenRow(t *testing.T) {
+	t.Parallel()
+	f := newFileService(t, fileSchema+`CREATE VIEW card AS SELECT id, one AS face, many FROM doc WHERE title IS NOT 'private'`, records.FilesConfig{},
+		records.API{Name: "doc", Table: "doc", World: everything},
+		records.API{Name: "own", Table: "doc", World: everything, ReadRule: `_ROW_.owner = _USER_.id`, UpdateRule: `_ROW_.owner = _USER_.id`, Exclude: []string{"many"}},
+		records.API{Name: "card", Table: "card", World: records.Read},
+		records.API{Name: "write", Table: "doc", World: records.Create | records.Update})
+	path := f.create(`{"owner":"alice","one":` + fileJSON("a", "", "A") + `,"many":[` + fileJSON("b", "", "B") + `]}`)
+	id := strings.TrimPrefix(path, "/doc/")
+	name := f.files(path, "many")[0].Filename
+	single := f.files(path, "one")[0].Filename
+	want(t, get(f, "alice", "/own/"+id+"/file/one"), 200, "A")
+	want(t, get(f, "", "/card/"+id+"/file/face"), 200, "A")
+	want(t, get(f, "", "/card/"+id+"/files/many/"+name), 200, "B")
+	wantStatus(t, get(f, "", "/write/"+id+"/file/one"), 403)
+	wantStatus(t, get(f, "", "/write/99/file/one"), 403)
+	for _, what := range []string{"/file/one", "/files/one/" + single, "/files/one/nothing", "/file/image"} {
+		hidden, absent := get(f, "bob", "/own/"+id+what), get(f, "bob", "/own/99"+what)
+		if hidden.same() != absent.same() || hidden.status != 403 {
+			t.Errorf("%s: hidden %v, missing %v", what, hidden, absent)
+		}
+	}
+	for _, what := range []string{"/file/many", "/files/many/" + name, "/file/_secret", "/file/nothing"} {
+		want(t, get(f, "alice", "/own/"+id+what), 400, "Invalid field/column name")
+	}
+	// Keeping a file asks nothing that the rule would not answer.
+	for _, body := range []string{`{"one":{"filename":"nothing"}}`, `{"one":{"filename":"` + single + `"}}`} {
+		hidden, absent := call(f, "bob", "PATCH", "/own/"+id, body), call(f, "bob", "PATCH", "/own/99", body)
+		if hidden.same() != absent.same() || hidden.status != 403 {
+			t.Errorf("PATCH %s: hidden %v, missing %v", body, hidden, absent)
+		}
+	}
+	want(t, call(f, "alice", "PATCH", "/own/"+id, `{"one":{"filename":"nothing"}}`), 400, "unknown file")
+	want(t, call(f, "alice", "PATCH", "/own/"+id, `{"one":{"filename":"`+single+`"}}`), 200, "")
+	execSQL(t, f.db, `UPDATE doc SET owner = 'bob', title = 'private'`)
+	wantStatus(t, get(f, "alice", "/own/"+id+"/file/one"), 403)
+	wantStatus(t, get(f, "", "/card/"+id+"/file/face"), 404)
+	want(t, get(f, "bob", "/own/"+id+"/file/one"), 200, "A")
+}
+
+// An id is never told and never taken (D3): it would be a key to a file of
+// somebody else.
+func TestFileIDsStayInside(t *testing.T) {
+	t.Parallel()
+	f := newFileService(t, fileSchema+`CREATE TABLE note (id INTEGER PRIMARY KEY, doc INTEGER REFERENCES doc(id)) STRICT; CREATE VIEW card AS SELECT id, one AS face, many AS faces FROM doc`,
+		records.FilesConfig{UserQuota: 1000},
+		records.API{Name: "doc", Table: "doc", World: everything}, records.API{Name: "card", Table: "card", World: records.Read},
+		records.API{Name: "note", Table: "note", World: everything, Expand: []string{"doc"}})
+	path := f.create(`{"title":"t","one":` + fileJSON("a", "", "A") + `,"many":[` + fileJSON("b", "", "B") + `,` + fileJSON("c", "", "C") + `],"_secret":` + fileJSON("d", "", "D") + `}`)
+	wantStatus(t, call(f, "", "POST", "/note", `{"id":1,"doc":1}`), 200)
+	secret := one(t, f.db, `SELECT json_extract(one, '$.id') FROM doc`)
+	var answers []response
+	add := func(r response) { answers = append(answers, r) }
+	for _, target := range []string{
+		path, "/doc", "/doc?count=true", "/doc?order=one", "/doc?filter[one][$like]=%25" + secret[:8] + "%25", "/card", "/card/1", "/note/1?expand=doc", "/note?expand=doc", path + "/file/one", path + "/file/many",
+		path + "/files/one/" + f.files(path, "one")[0].Filename, path + "/files/many/" + f.files(path, "many")[1].Filename, "/card/1/file/face", path + "/files/one/nothing",
+	} {
+		add(get(f, "", target))
+		add(call(f, "", "GET", target, "", "Accept", "application/problem+json", "Range", "bytes=9-"))
+		add(call(f, "", "HEAD", target, ""))
+	}
+	for _, id := range f.store.ids() {
+		for _, body := range []string{
+			`{"one":{"id":"` + id + `","filename":"x"}}`, `{"one":{"id":"` + id + `","data":"AAAA"}}`, `{"many":[{"id":"` + id + `"}]}`, `{"one":"` + id + `"}`, `{"one":"{\"id\":\"` + id + `\"}"}`,
+			`{"many":[{"ID":"` + id + `","filename":"x"}]}`, `{"one":{"\u0069d":"` + id + `","filename":"x"}}`, `{"one":{"filename":"x","filename":"` + id + `"}}`,
+		} {
+			r := call(f, "", "POST", "/doc", body, "Accept", "application/problem+json")
+			wantStatus(t, r, 400)
+			wantStatus(t, call(f, "", "PATCH", path, body), 400)
+			add(r)
+		}
+		if r := multipartCall(t, f, "POST", "/doc", formPart{"one", "-", "", `{"id":"` + id + `"}`}); r.status != 400 {
+			t.Errorf("text in a form: %v", r)
+		}
+	}
+	add(call(f, "", "POST", "/doc", `{"title":"t","one":`+fileJSON("x", "", "X")+`}`, "Accept", "application/problem+json"))           // not unique
+	add(call(f, "", "POST", "/doc", `{"image":`+fileJSON("x", "", "X")+`}`, "Accept", "application/problem+json"))                     // CHECK
+	add(call(f, "", "POST", "/doc", `{"one":`+fileJSON("x", "", strings.Repeat("X", 2000))+`}`, "Accept", "application/problem+json")) // quota
+	add(call(f, "", "PATCH", path, `{"many":[{"filename":"b"},`+fileJSON("x", "", "X")+`]}`, "Accept", "application/problem+json"))    // unknown
+	f.store.put = func(id string) error { return errors.New("no place for " + id) }
+	add(call(f, "", "POST", "/doc", `{"one":`+fileJSON("x", "", "X")+`}`, "Accept", "application/problem+json"))
+	for _, r := range answers {
+		for _, id := range f.store.ids() {
+			if text := r.same(); strings.Contains(strings.ToLower(text), id) || strings.Contains(text, "no place") {
+				t.Errorf("an id is in %s", text)
+			}
+		}
+	}
+	wantStatus(t, answers[len(answers)-1], 503)
+	f.wantStored("A", "B", "C", "D")
+}
+
+// What is refused leaves no file (G4).
+func TestRefusedUploadLeavesNothing(t *testing.T) {
+	t.Parallel()
+	f := newFileService(t, fileSchema+`CREATE TABLE parent (id INTEGER PRIMARY KEY) STRICT; CREATE TABLE child (id INTEGER PRIMARY KEY, parent INTEGER REFERENCES parent,
+			one TEXT NOT NULL CHECK (jsonschema('std.FileUpload', one))) STRICT`, records.FilesConfig{},
+		records.API{Name: "doc", Table: "doc", World: everything, CreateRule: `_REQ_.title IS NOT 'no'`, UpdateRule: `_ROW_.title IS NOT 'locked'`, Check: `_ROW_.title IS NOT 'never'`},
+		records.API{Name: "ignore", Table: "doc", World: everything, Conflict: records.Ignore},
+		records.API{Name: "replace", Table: "doc", World: everything, Conflict: records.Replace},
+		records.API{Name: "child", Table: "child", World: everything},
+		records.API{Name: "hooked", Table: "doc", World: everything, Before: func(_ context.Context, c *records.Change) error {
+			switch c.Values["title"] {
+			case "refused":
+				return records.Refuse(422, "no")
+			case "panic":
+				panic("hook")
+			}
+			delete(c.Values, "one")
+			return nil
+		}},
+		records.API{Name: "members", Table: "doc", Authenticated: everything})
+	file := `"one":` + fileJSON("x", "", "X")
+	wantStatus(t, call(f, "", "POST", "/doc", `{"id":1,"title":"taken"}`), 200)
+	wantStatus(t, call(f, "", "POST", "/doc", `{"id":2,"title":"locked"}`), 200)
+	for _, c := range []struct {
+		method, target, body string
+		status               int
+	}{
+		{"POST", "/doc", `{"title":"no",` + file + `}`, 403},
+		{"POST", "/doc", `{"title":"never",` + file + `}`, 403},
+		{"POST", "/doc", `{"title":"taken",` + file + `}`, 400},
+		{"POST", "/doc", `{"id":1,` + file + `}`, 400},
+		{"POST", "/doc", `{"image":` + fileJSON("x", "", "X") + `}`, 400},
+		{"POST", "/doc", `[{` + file + `},{` + file + `},{"title":"taken",` + file + `}]`, 400},
+		{"POST", "/doc", `{` + file + `,"title":7}`, 400},
+		{"POST", "/members", `{` + file + `}`, 403},
+		{"POST", "/child", `{` + file + `,"parent":9}`, 400},
+		{"POST", "/child", `{}`, 400},
+		{"PATCH", "/doc/2", `{` + file + `}`, 403},
+		{"PATCH", "/doc/1", `{"title":"never",` + file + `}`, 403},
+		{"PATCH", "/doc/9", `{` + file + `}`, 403},
+		{"PATCH", "/replace/9", `{` + file + `}`, 404},
+		{"PATCH", "/doc/1", `{"title":"locked",` + file + `}`, 400},
+		{"POST", "/hooked", `{"title":"refused",` + file + `}`, 422},
+		{"POST", "/hooked", `{"title":"panic",` + file + `}`, 500},
+		{"POST", "/hooked", `{"id":3,` + file + `}`, 200},
+		{"POST", "/ignore", `{"id":1,` + file + `}`, 200},
+	} {
+		if r := call(f, "", c.method, c.target, c.body); r.status != c.status {
+			t.Errorf("%s %s %s: %v, want %d", c.method, c.target, c.body, r, c.status)
+		}
+		f.wantStored()
+		if t.Failed() {
+			t.Fatalf("%s %s %s", c.method, c.target, c.body)
+		}
+	}
+	wantStatus(t, call(f, "", "POST", "/replace", `{"id":1,`+file+`}`), 200)
+	wantStatus(t, call(f, "", "POST", "/replace", `{"id":1,`+strings.ReplaceAll(file, "WA==", "WQ==")+`}`), 200)
+	f.wantStored("Y")
+	wantStatus(t, call(f, "", "POST", "/replace", `{"id":1}`), 200)
+	f.wantStored()
+}
+
+// A store without room or without an answer stores nothing, and says so (G4).
+func TestStoreFails(t *testing.T) {
+	t.Parallel()
+	f := newFileService(t, fileSchema, records.FilesConfig{})
+	for cause, status := range map[error]int{
+		syscall.ENOSPC: 507, fmt.Errorf("put: %w", syscall.EDQUOT): 507, errors.New("connection refused"): 503, context.DeadlineExceeded: 503,
+	} {
+		var n atomic.Int64
+		f.store.put = func(string) error {
+			if n.Add(1) == 3 {
+				return cause
+			}
+			return nil
+		}
+		r := call(f, "", "POST", "/doc", `{"many":[`+strings.Repeat(fileJSON("a", "", "A")+",", 5)+fileJSON("b", "", "B")+`]}`)
+		want(t, r, status, "")
+		f.wantStored()
+	}
+	if got := one(t, f.db, `SELECT count(*) FROM doc`); got != "0" {
+		t.Errorf("%s rows", got)
+	}
+}
+
+// Quotas hold, however many upload at once (G4).
+func TestFileQuotas(t *testing.T) {
+	t.Parallel()
+	f := newFileService(t, fileSchema, records.FilesConfig{UserQuota: 40, TotalQuota: 100})
+	body := `{"one":` + fileJSON("a", "", "0123456789") + `}`
+	var granted [4]atomic.Int64
+	var wg sync.WaitGroup
+	for i := range 32 {
+		wg.Go(func() {
+			who := []string{"alice", "bob", "7", ""}[i%4]
+			switch r := call(f, who, "POST", "/doc", body); r.status {
+			case http.StatusOK:
+				granted[i%4].Add(1)
+			case http.StatusRequestEntityTooLarge:
+				if r.body != "quota exceeded" {
+					t.Errorf("refused: %v", r)
+				}
+			default:
+				t.Errorf("upload: %v", r)
+			}
+		})
+	}
+	wg.Wait()
+	total := int64(0)
+	for i := range granted {
+		if n := granted[i].Load(); n > 4 {
+			t.Errorf("caller %d has stored %d files", i, n)
+		} else {
+			total += n
+		}
+	}
+	if total != 10 || len(strings.Fields(f.store.contents())) != 10 {
+		t.Errorf("%d files were granted, %s are stored", total, f.store.contents())
+	}
+	if got := one(t, f.db, `SELECT sum(size) FROM _file`); got != "100" {
+		t.Errorf("%s bytes are registered", got)
+	}
+	// Who deletes may upload again, but only so much.
+	execSQL(t, f.db, `DELETE FROM doc`)
+	wantStatus(t, call(f, "", "DELETE", "/doc/1", ""), 404)
+	if _, err := f.svc.SweepFiles(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	f.wantStored()
+	if got := one(t, f.db, `SELECT total(bytes) FROM _file_usage`); got != "0" {
+		t.Errorf("%s bytes are used by nobody", got)
+	}
+	four := `[` + strings.TrimSuffix(strings.Repeat(body+",", 4), ",") + `]`
+	wantStatus(t, call(f, "alice", "POST", "/doc", four), 200)
+	wantStatus(t, call(f, "alice", "POST", "/doc", `{"one":`+fileJSON("a", "", "0")+`}`), 413)
+	wantStatus(t, call(f, "alice", "POST", "/doc", `{"one":`+fileJSON("a", "", "")+`}`), 200)
+	wantStatus(t, call(f, "bob", "POST", "/doc", four), 200)
+	wantStatus(t, call(f, "", "POST", "/doc", four), 413)
+	if got := one(t, f.db, `SELECT sum(size) FROM _file`); got != "80" {
+		t.Errorf("%s bytes are registered", got)
+	}
+}
