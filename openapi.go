@@ -16,6 +16,7 @@ import (
 	"github.com/bedplate/bedplate/internal/openapi"
 	"github.com/bedplate/bedplate/realtime"
 	"github.com/bedplate/bedplate/records"
+	"github.com/bedplate/bedplate/sqlite"
 )
 
 // openAPIPath is where the document lives.
@@ -29,32 +30,63 @@ const openAPIPath = "/api/openapi.json"
 //
 // GET /api/openapi.json shows of the record APIs only those that the caller has
 // the Schema permission for.
-func (b *Backend) OpenAPI() ([]byte, error) { return openapi.Encode(b.describe(nil)) }
+func (b *Backend) OpenAPI() ([]byte, error) { return openapi.Encode(b.sections().document(nil)) }
 
-// describe describes some record APIs, nil for all, and everything else.
-func (b *Backend) describe(apis []string) map[string]any {
-	var security []any
-	schemes := map[string]any{}
-	paths, schemas := map[string]any{}, map[string]any{}
-	if b.Auth != nil {
-		security = auth.Security()
-		var authPaths, authSchemas map[string]any
-		authPaths, authSchemas, schemes = b.Auth.OpenAPI(authPrefix)
-		maps.Copy(paths, authPaths)
-		maps.Copy(schemas, authSchemas)
-		paths["/.well-known/jwks.json"] = map[string]any{"get": openapi.Operation("jwks", "Keys that sign auth tokens (RFC 7517)", nil,
-			openapi.Response(map[string]any{"application/jwk-set+json": map[string]any{"schema": map[string]any{"type": "object"}}}, nil))}
+// OpenAPI is [Backend.OpenAPI] for a backend that is not there, as before a
+// deployment. It needs Records, Files, Auth and Realtime of cfg, and leaves db,
+// which has the schema, as it is. The error has all mistakes in Records.
+func OpenAPI(ctx context.Context, db *sqlite.DB, cfg Config) ([]byte, error) {
+	s := sections{realtime: cfg.hasRealtime()}
+	if cfg.Auth != nil {
+		s.signIn = func(prefix string) (paths, schemas, security map[string]any) { return auth.OpenAPI(*cfg.Auth, prefix) }
 	}
-	if b.Realtime != nil {
+	var mistakes error
+	s.records = func(o records.OpenAPIOptions) (paths, schemas map[string]any) {
+		paths, schemas, mistakes = records.OpenAPI(ctx, db, records.Config{APIs: cfg.Records, Files: cfg.Files}, o)
+		return paths, schemas
+	}
+	document := s.document(nil)
+	if mistakes != nil {
+		return nil, mistakes
+	}
+	return openapi.Encode(document)
+}
+
+// sections are where the parts of a document come from.
+type sections struct {
+	records  func(records.OpenAPIOptions) (paths, schemas map[string]any)
+	signIn   func(prefix string) (paths, schemas, security map[string]any) // nil: none
+	realtime bool
+}
+
+func (b *Backend) sections() sections {
+	s := sections{records: b.Records.OpenAPI, realtime: b.Realtime != nil}
+	if b.Auth != nil {
+		s.signIn = b.Auth.OpenAPI
+	}
+	return s
+}
+
+// document describes some record APIs, nil for all, and everything else.
+func (s sections) document(apis []string) map[string]any {
+	var security []any
+	paths, schemas, schemes := map[string]any{}, map[string]any{}, map[string]any{}
+	if s.signIn != nil {
+		security = auth.Security()
+		paths, schemas, schemes = s.signIn(authPrefix)
+		keys := openapi.Response(map[string]any{"application/jwk-set+json": map[string]any{"schema": map[string]any{"type": "object"}}}, nil)
+		paths["/.well-known/jwks.json"] = map[string]any{"get": openapi.Operation("jwks", "Keys that sign auth tokens (RFC 7517)", nil, keys)}
+	}
+	if s.realtime {
 		maps.Copy(paths, realtime.OpenAPI(realtimePrefix, security))
 	}
-	recordPaths, recordSchemas := b.Records.OpenAPI(records.OpenAPIOptions{
-		Prefix: recordsPrefix, APIs: apis, Security: security, Subscriptions: b.Realtime != nil, Transaction: transactionPrefix + "/execute",
+	recordPaths, recordSchemas := s.records(records.OpenAPIOptions{
+		Prefix: recordsPrefix, APIs: apis, Security: security, Subscriptions: s.realtime, Transaction: transactionPrefix + "/execute",
 	})
 	maps.Copy(paths, recordPaths)
 	maps.Copy(schemas, recordSchemas)
-	paths["/api/healthcheck"] = map[string]any{"get": openapi.Operation("healthcheck", "Whether the server is well", nil,
-		openapi.Response(map[string]any{"text/plain": map[string]any{"schema": map[string]any{"const": "Ok"}}}, nil), 503)}
+	well := openapi.Response(map[string]any{"text/plain": map[string]any{"schema": map[string]any{"const": "Ok"}}}, nil)
+	paths["/api/healthcheck"] = map[string]any{"get": openapi.Operation("healthcheck", "Whether the server is well", nil, well, http.StatusServiceUnavailable)}
 	paths[openAPIPath] = map[string]any{"get": documentOperation()}
 	return map[string]any{
 		"openapi": "3.1.0",
@@ -128,7 +160,7 @@ func (h *documentHandler) document(ctx context.Context) (document, error) {
 	if apis == nil {
 		apis = []string{}
 	}
-	described := h.b.describe(apis)
+	described := h.b.sections().document(apis)
 	described["servers"] = []any{map[string]any{"url": ".."}} // relative to where the document is
 	body, err := openapi.Encode(described)
 	if err != nil {

@@ -128,6 +128,9 @@ func TestOpenAPIMatchesRoutes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if early, err := bedplate.OpenAPI(t.Context(), b.DB, cfg); err != nil || string(early) != string(body) {
+		t.Errorf("before a deployment the document is another one: %v", err)
+	}
 	d := parseDocument(t, body)
 
 	// A record with files; their names differ from upload to upload.

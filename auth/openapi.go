@@ -3,6 +3,7 @@ package auth
 import (
 	"maps"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -31,6 +32,17 @@ func (s *Service) OpenAPI(prefix string) (paths, schemas, security map[string]an
 		"bearer": object{"type": "http", "scheme": "bearer", "description": "an auth token, or an API key"},
 		"cookie": object{"type": "apiKey", "in": "cookie", "name": s.cookieName(cookieAuth)},
 	}
+}
+
+// OpenAPI is [Service.OpenAPI] for a service that is not there, as before a
+// deployment.
+func OpenAPI(cfg Config, prefix string) (paths, schemas, security map[string]any) {
+	s := &Service{cfg: cfg, site: new(url.URL)}
+	if site, err := url.Parse(cfg.SiteURL); err == nil {
+		s.site = site
+	}
+	s.routes = s.allRoutes()
+	return s.OpenAPI(prefix)
 }
 
 // Security returns the requirement objects of operations for users, as they

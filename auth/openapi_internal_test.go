@@ -2,7 +2,6 @@ package auth
 
 import (
 	"maps"
-	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -33,13 +32,7 @@ func TestOpenAPI(t *testing.T) {
 		{"https://app.example.com", true, "__Host-auth_token", "/x/login_anonymous"},
 		{"http://localhost", false, "auth_token", "/x/otp/login"},
 	} {
-		s := &Service{cfg: Config{Anonymous: c.anonymous, OTP: !c.anonymous, SiteURL: c.url}}
-		s.routes = s.allRoutes()
-		var err error
-		if s.site, err = url.Parse(c.url); err != nil {
-			t.Fatal(err)
-		}
-		paths, schemas, security := s.OpenAPI("/x")
+		paths, schemas, security := OpenAPI(Config{Anonymous: c.anonymous, OTP: !c.anonymous, SiteURL: c.url}, "/x")
 		if security["cookie"].(object)["name"] != c.cookie || paths[c.path] == nil || schemas["auth.Tokens"] == nil {
 			t.Errorf("%s: %v", c.url, security)
 		}

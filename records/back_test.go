@@ -187,3 +187,20 @@ func limitedCaller(api string) func(context.Context) records.Caller {
 		return records.Caller{Allow: func(name string, _ records.Permission) bool { return name == api }}
 	}
 }
+
+// For the application itself no rule and no access control list counts.
+func TestSystemLists(t *testing.T) {
+	t.Parallel()
+	apis := backAPIs()
+	apis[0].World, apis[3].ReadRule = 0, `_USER_.id = 'nobody'`
+	h := serveConfig(t, openDB(t, backSchema), records.Config{APIs: apis, Caller: func(context.Context) records.Caller { return records.Caller{System: true} }})
+	want(t, get(h, "", "/posts/1?expand=votes"), 200, `{"id":1,"title":"one","votes":{"records":[{"id":"a","ok":0,"post":1},{"id":"b","ok":1,"post":1}]}}`)
+	if r := get(h, "", "/posts?expand=comments&order=id&limit=1"); strings.Count(r.body, `"author"`) != 3 {
+		t.Error(r)
+	}
+	if p := list(t, h, "", "/votes?count=true"); len(p.Records) != 3 || *p.Total != 3 {
+		t.Errorf("%s", p.Records)
+	}
+	want(t, get(h, "", "/votes/a?fields=ok"), 200, `{"ok":0}`)
+	want(t, get(h, "", "/votes/x?fields=ok"), 404, "")
+}

@@ -9,6 +9,7 @@ import (
 	"mime/multipart"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"github.com/bedplate/bedplate/internal/jsonx"
@@ -99,9 +100,10 @@ func (p *plan) decodeJSON(data []byte, user caller, many bool) ([]*request, erro
 		if len(records) == maxBulk {
 			return errBulk
 		}
-		r, err := p.decodeObject(v.Raw, user)
+		r := p.newRequest(user)
+		r.at = "/" + strconv.Itoa(len(records))
 		records = append(records, r)
-		return err
+		return p.decodeInto(r, v.Raw)
 	})
 	var known *Error
 	switch {

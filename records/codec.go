@@ -260,6 +260,9 @@ func (c *column) append(dst []byte, v driver.Value) []byte {
 		}
 		return appendFiles(dst, []byte(s))
 	}
+	if c.mayFile {
+		return appendGuarded(dst, v)
+	}
 	return appendValue(dst, v)
 }
 

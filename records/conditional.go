@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"database/sql/driver"
 	"encoding/base64"
+	"encoding/binary"
 	"net/http"
 	"strings"
 
@@ -15,17 +16,23 @@ import (
 // version that If-Match speaks of. All others are weak.
 
 // strongTag returns the entity tag of a record.
-func strongTag(body []byte) string { return string(appendTag(make([]byte, 0, 24), body)) }
-
-// weakTag returns the entity tag of any other response.
-func weakTag(body []byte) string {
-	return string(appendTag(append(make([]byte, 0, 26), "W/"...), body))
+func strongTag(body []byte) string {
+	sum := sha256.Sum256(body)
+	return string(appendTag(make([]byte, 0, 24), sum[:16]))
 }
 
-func appendTag(dst, body []byte) []byte {
-	sum := sha256.Sum256(body)
-	dst = append(dst, '"')
-	dst = base64.RawURLEncoding.AppendEncode(dst, sum[:16])
+// weakTag returns the entity tag of any other response: of the records in it
+// and how many there are in all, -1 if that is not told.
+func weakTag(records []byte, total int64) string {
+	sum := sha256.Sum256(records)
+	if total >= 0 {
+		sum = sha256.Sum256(binary.AppendVarint(sum[:], total))
+	}
+	return string(appendTag(append(make([]byte, 0, 26), "W/"...), sum[:16]))
+}
+
+func appendTag(dst, hash []byte) []byte {
+	dst = base64.RawURLEncoding.AppendEncode(append(dst, '"'), hash)
 	return append(dst, '"')
 }
 

@@ -32,8 +32,8 @@ func inlineSchema(args []sqltoken.Token) columnSchema {
 
 // describe returns the schema of p, to be placed where base refers to, which
 // is a URI fragment.
-func (s *Service) describe(p *plan, mode schemaMode, base string, visible func(*plan) bool) object {
-	d := &describer{s: s, mode: mode, base: base, visible: visible, defs: object{}}
+func (c *catalog) describe(p *plan, mode schemaMode, base string, visible func(*plan) bool) object {
+	d := &describer{catalog: c, mode: mode, base: base, visible: visible, defs: object{}}
 	schema := d.record(p, "", true)
 	schema["title"] = p.api.Name
 	if len(d.defs) > 0 {
@@ -44,7 +44,7 @@ func (s *Service) describe(p *plan, mode schemaMode, base string, visible func(*
 
 // A describer makes one schema.
 type describer struct {
-	s       *Service
+	*catalog
 	mode    schemaMode
 	base    string
 	visible func(*plan) bool
@@ -56,7 +56,7 @@ type describer struct {
 // level of a response.
 func (d *describer) record(p *plan, prefix string, include bool) object {
 	properties, required := object{}, []string{}
-	for _, c := range p.fields(d.mode, d.s.cfg.Files != nil) {
+	for _, c := range p.fields(d.mode, d.files) {
 		var value any
 		if e := p.expand[c.name]; e != nil && include && d.mode == selectMode {
 			value = d.expandable(p, e)
@@ -185,11 +185,7 @@ func (d *describer) shared(name string, build func(ref string) any) object {
 
 // custom describes a JSON column: by its own schema, if that can be told.
 func (d *describer) custom(c *column, prefix string) object {
-	text := c.schema.text
-	if text == "" {
-		text, _ = d.s.db.JSONSchema(c.schema.name)
-	}
-	schema, ok := parseCustom(text)
+	schema, ok := d.customSchema(c)
 	if !ok {
 		return object{}
 	}
@@ -234,7 +230,7 @@ func (d *describer) expanded(e *expansion, prefix string) any {
 func (d *describer) back(p *plan, b BackRelation) any {
 	return d.define(p.api.Name+"."+b.Name, func(ref string) any {
 		record := object{"type": "object"}
-		if q := d.s.plans.Load().byName[b.API]; q != nil && d.visible(q) {
+		if q := d.byName[b.API]; q != nil && d.visible(q) {
 			record = d.record(q, p.api.Name+"."+b.Name+".", false)
 		}
 		return object{

@@ -74,7 +74,7 @@ func (o *output) member() string {
 // readSelected appends one record to dst as q asks for it; see read.
 func (s *Service) readSelected(ctx context.Context, p *plan, r *request, q *listquery.Query, dst []byte) (body []byte, head string, err error) {
 	if q.Fields == nil && q.Expand == nil {
-		return s.read(p, r, nil, dst)
+		return s.read(p, r, dst)
 	}
 	if !p.allows(Read, r.user) {
 		return nil, "", ErrDenied
@@ -100,6 +100,11 @@ func (s *Service) readSelected(ctx context.Context, p *plan, r *request, q *list
 	// Rows of back relations may take long to find.
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.QueryTimeout)
 	defer cancel()
+	release, err := s.slow.acquire(ctx)
+	if err != nil {
+		return nil, "", refusal(err, false)
+	}
+	defer release()
 	found := false
 	err = s.db.Read(ctx, func(rd *sqlite.Reader) error {
 		if sel.expand != nil {

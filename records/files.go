@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"database/sql/driver"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -22,7 +23,7 @@ import (
 const (
 	maxUploads     = 256              // files in one request, unless MaxFiles is more
 	storeWorkers   = 4                // files stored or deleted at once
-	collectAtOnce  = 100              // files that nobody refers to, deleted with a write
+	collectAtOnce  = 100              // files that nobody refers to, deleted after a write
 	cleanupTimeout = 10 * time.Second // for deleting files that are not needed
 )
 
@@ -121,7 +122,11 @@ func (f *files) discard(uploads []*upload) {
 	for _, u := range uploads {
 		ids = append(ids, u.id)
 	}
-	f.remove(ids)
+	ctx, cancel := context.WithTimeout(context.Background(), cleanupTimeout)
+	defer cancel()
+	if _, err := f.removeUnknown(ctx, ids); err != nil {
+		f.log.Warn("delete files whose rows were not written", "error", err)
+	}
 }
 
 // register appends the statements that enter the uploads of r into the
@@ -166,36 +171,29 @@ func (f *files) register(stmts []sqlite.Stmt, p *plan, r *request) []sqlite.Stmt
 	return stmts
 }
 
-// collect appends the statement that takes files without a row out of the
-// registry. It comes behind all that register and write rows: before it, those
-// of the same request have no row yet either. After the commit, removed holds
-// what remove is to be called with.
-func (f *files) collect(stmts []sqlite.Stmt, p *plan, removed *[]string) []sqlite.Stmt {
-	triggers, ok := f.installed(p.table.database)
-	if !ok {
+// collect appends the statement that looks for files that no value refers to.
+// It comes behind all that register and write rows. After the commit, unused
+// holds what remove is to be called with.
+func (f *files) collect(stmts []sqlite.Stmt, p *plan, unused *[]string) []sqlite.Stmt {
+	if _, ok := f.installed(p.table.database); !ok {
 		return stmts
 	}
-	return append(stmts, collectStatement(p.table.database, triggers, removed))
+	return append(stmts, unusedStatement(p.table.database, unused))
 }
 
-// collectStatement does nothing while the triggers are not those that were
-// installed, because somebody else has made a table anew: then a count of 0
-// need not be right.
-func collectStatement(database string, triggers int, removed *[]string) sqlite.Stmt {
-	db := quote(database)
+// unusedStatement is cheap, since it comes with nearly every write.
+func unusedStatement(database string, unused *[]string) sqlite.Stmt {
 	var ids []string
 	return sqlite.Stmt{
-		SQL: "DELETE FROM " + db + `."_file" WHERE id IN (SELECT f.id FROM ` + db + `."_file" AS f WHERE f.refs = 0` +
-			" AND (SELECT count(*) FROM " + db + ".sqlite_schema AS s WHERE s.type = 'trigger' AND substr(s.name, 1, 6) = '_file_' AND s.name <> f.id) = ?1" +
-			" LIMIT ?2) RETURNING id",
-		Args: []driver.Value{int64(triggers), int64(collectAtOnce)},
+		SQL:  "SELECT id FROM " + quote(database) + `."_file" WHERE refs = 0 LIMIT ?1`,
+		Args: []driver.Value{int64(collectAtOnce)},
 		Row: func(row []driver.Value) {
 			if id, ok := row[0].(string); ok {
 				ids = append(ids, id)
 			}
 		},
 		Done: func(int) error {
-			*removed, ids = ids, nil
+			*unused, ids = ids, nil
 			return nil
 		},
 	}
@@ -207,17 +205,48 @@ func (f *files) installed(database string) (triggers int, ok bool) {
 	return triggers, ok
 }
 
-// remove deletes files that were taken out of a registry, but for those that
-// are in one after all: values may have been copied from one database file to
-// another. It returns how many; what cannot be deleted now is left to the sweep.
+// remove takes files that no value refers to out of the registries, and then
+// deletes them. It returns how many; what it cannot delete now is left to the
+// sweep.
 func (f *files) remove(ids []string) (removed int) {
 	ctx, cancel := context.WithTimeout(context.Background(), cleanupTimeout)
 	defer cancel()
-	removed, err := f.removeUnknown(ctx, ids)
+	removed, err := f.removeUnused(ctx, ids)
 	if err != nil {
 		f.log.Warn("delete files that are not used any more", "error", err)
 	}
 	return removed
+}
+
+func (f *files) removeUnused(ctx context.Context, ids []string) (removed int, err error) {
+	if len(ids) == 0 {
+		return 0, nil
+	}
+	list, err := json.Marshal(ids)
+	if err != nil {
+		return 0, err
+	}
+	var gone []string
+	for database, triggers := range *f.registries.Load() {
+		var here []string
+		stmt := unusedStatement(database, &here)
+		stmt.SQL = removeSQL(database)
+		stmt.Args = []driver.Value{string(list), int64(triggers)}
+		if err := f.db.Write(ctx, stmt); err != nil {
+			return 0, err
+		}
+		gone = append(gone, here...)
+	}
+	return f.removeUnknown(ctx, gone)
+}
+
+// removeSQL does nothing while the triggers are not those that were installed,
+// because somebody else has made a table anew: then a count of 0 need not be
+// right.
+func removeSQL(database string) string {
+	db := quote(database)
+	return "DELETE FROM " + db + `."_file" WHERE refs = 0 AND id IN (SELECT value FROM json_each(?1))` +
+		" AND (SELECT count(*) FROM " + db + ".sqlite_schema WHERE type = 'trigger' AND substr(name, 1, 6) = '_file_') = ?2 RETURNING id"
 }
 
 // deleteAll deletes files from the store and returns how many it could not

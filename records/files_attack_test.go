@@ -143,18 +143,15 @@ func TestFileRangesAndConditions(t *testing.T) {
 // as one that is not there (D2).
 func TestFileOfHiddenRow(t *testing.T) {
 	t.Parallel()
-	f := newFileService(t, fileSchema+`CREATE VIEW card AS SELECT id, one AS face, many FROM doc WHERE title IS NOT 'private'`, records.FilesConfig{},
+	f := newFileService(t, fileSchema, records.FilesConfig{},
 		records.API{Name: "doc", Table: "doc", World: everything},
 		records.API{Name: "own", Table: "doc", World: everything, ReadRule: `_ROW_.owner = _USER_.id`, UpdateRule: `_ROW_.owner = _USER_.id`, Exclude: []string{"many"}},
-		records.API{Name: "card", Table: "card", World: records.Read},
 		records.API{Name: "write", Table: "doc", World: records.Create | records.Update})
 	path := f.create(`{"owner":"alice","one":` + fileJSON("a", "", "A") + `,"many":[` + fileJSON("b", "", "B") + `]}`)
 	id := strings.TrimPrefix(path, "/doc/")
 	name := f.files(path, "many")[0].Filename
 	single := f.files(path, "one")[0].Filename
 	want(t, get(f, "alice", "/own/"+id+"/file/one"), 200, "A")
-	want(t, get(f, "", "/card/"+id+"/file/face"), 200, "A")
-	want(t, get(f, "", "/card/"+id+"/files/many/"+name), 200, "B")
 	wantStatus(t, get(f, "", "/write/"+id+"/file/one"), 403)
 	wantStatus(t, get(f, "", "/write/99/file/one"), 403)
 	for _, what := range []string{"/file/one", "/files/one/" + single, "/files/one/nothing", "/file/image"} {
@@ -177,8 +174,65 @@ func TestFileOfHiddenRow(t *testing.T) {
 	want(t, call(f, "alice", "PATCH", "/own/"+id, `{"one":{"filename":"`+single+`"}}`), 200, "")
 	execSQL(t, f.db, `UPDATE doc SET owner = 'bob', title = 'private'`)
 	wantStatus(t, get(f, "alice", "/own/"+id+"/file/one"), 403)
-	wantStatus(t, get(f, "", "/card/"+id+"/file/face"), 404)
 	want(t, get(f, "bob", "/own/"+id+"/file/one"), 200, "A")
+}
+
+// Files are downloaded through a view as it is at this moment.
+func TestFileOfView(t *testing.T) {
+	t.Parallel()
+	f := newFileService(t, fileSchema+`CREATE VIEW card AS SELECT id, title, one AS face, many FROM doc WHERE title IS NOT 'private'`, records.FilesConfig{},
+		records.API{Name: "doc", Table: "doc", World: everything}, records.API{Name: "card", Table: "card", World: records.Read})
+	path := f.create(`{"title":"public","one":` + fileJSON("a", "", "A") + `,"many":[` + fileJSON("b", "", "B") + `]}`)
+	name := f.files(path, "many")[0].Filename
+	want(t, get(f, "", "/card/1/file/face"), 200, "A")
+	want(t, get(f, "", "/card/1/files/many/"+name), 200, "B")
+	if page := list(t, f, "", "/card?filter[title]=public&order=title"); len(page.Records) != 1 {
+		t.Errorf("the view has %d records", len(page.Records))
+	}
+	execSQL(t, f.db, `UPDATE doc SET title = 'private'`)
+	wantStatus(t, get(f, "", "/card/1/file/face"), 404)
+	want(t, get(f, "", path+"/file/one"), 200, "A")
+}
+
+// However a view shows a file, it does not show the id, nor lets it be found
+// out by comparing.
+func TestFileIDsInViews(t *testing.T) {
+	t.Parallel()
+	f := newFileService(t, fileSchema+`CREATE TABLE plain (id INTEGER PRIMARY KEY, t TEXT) STRICT; INSERT INTO plain VALUES (100, '{"id":"mine","filename":"kept"}');
+		CREATE VIEW a AS SELECT id, one AS x, many AS y FROM doc; CREATE VIEW b AS SELECT * FROM a; CREATE VIEW c AS WITH w AS (SELECT * FROM "doc") SELECT id, one AS x, many AS y FROM w;
+		CREATE VIEW d AS SELECT id, NULL AS x, '' AS y FROM plain UNION ALL SELECT id, one, many FROM doc; CREATE VIEW e AS SELECT id, coalesce(one, 'none') AS x, CAST(many AS BLOB) AS y FROM [doc];
+		CREATE VIEW f AS SELECT id, (SELECT one FROM doc d WHERE d.id = doc.id) AS x, json_group_array(json(one)) AS y FROM doc GROUP BY id; CREATE VIEW g AS SELECT id, 'x' || one AS x, jsonb(one) AS y FROM b AS doc JOIN doc USING (id);
+		CREATE VIEW h AS SELECT id, upper(one) AS x, json_object('f', json(one)) AS y FROM doc; CREATE VIEW i AS SELECT id, x || '' AS x, coalesce(y, '') AS y FROM A; CREATE VIEW p AS SELECT id, t AS x, t || '' AS y FROM plain`,
+		records.FilesConfig{}, append([]records.API{{Name: "doc", Table: "doc", World: everything}}, viewsOf("a", "b", "c", "d", "e", "f", "g", "h", "i", "p")...)...)
+	f.create(`{"one":` + fileJSON("a", "", "A") + `,"many":[` + fileJSON("b", "", "B") + `]}`)
+	for _, view := range []string{"a", "b", "c", "d", "e", "f", "g", "h", "i"} {
+		for _, target := range []string{"/" + view, "/" + view + "/1", "/" + view + "/2"} {
+			text := get(f, "", target).body
+			for _, id := range f.store.ids() {
+				if strings.Contains(strings.ToLower(text), id) {
+					t.Errorf("%s: an id is in %s", target, text)
+				}
+			}
+			if view < "d" && target == "/"+view && !strings.Contains(text, `"x":{"original_filename":"a","filename":"a_`) {
+				t.Errorf("%s: no file is in %s", target, text)
+			}
+		}
+		for _, query := range []string{"filter[x][$like]=%25", "filter[x][$gt]=a", "filter[x]=a", "filter[y][$re]=a", "filter[y][$ne]=a", "order=x", "order=-y"} {
+			wantStatus(t, get(f, "", "/"+view+"?"+query), 400)
+		}
+		wantStatus(t, get(f, "", "/"+view+"?filter[id]=1&order=-id"), 200)
+	}
+	want(t, get(f, "", "/p?filter[x][$like]=%25kept%25"), 200, get(f, "", "/p").body)
+	if text := get(f, "", "/p").body; !strings.Contains(text, "mine") {
+		t.Errorf("text of a view without files: %s", text)
+	}
+}
+
+func viewsOf(names ...string) (apis []records.API) {
+	for _, name := range names {
+		apis = append(apis, records.API{Name: name, Table: name, World: records.Read})
+	}
+	return apis
 }
 
 // An id is never told and never taken (D3): it would be a key to a file of

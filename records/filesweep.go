@@ -72,16 +72,17 @@ func (f *files) sweepRegistries(ctx context.Context) (removed int, err error) {
 			return 0, err
 		}
 	}
-	for database, triggers := range *f.registries.Load() {
-		for {
+	for database := range *f.registries.Load() {
+		for more := true; more; {
 			var ids []string
-			if err := f.db.Write(ctx, collectStatement(database, triggers, &ids)); err != nil {
+			if err := f.db.Write(ctx, unusedStatement(database, &ids)); err != nil {
 				return removed, err
 			}
-			if len(ids) == 0 {
-				break
+			n, err := f.removeUnused(ctx, ids)
+			if removed += n; err != nil {
+				return removed, err
 			}
-			removed += f.remove(ids)
+			more = n > 0 && len(ids) == collectAtOnce
 		}
 	}
 	return removed, nil

@@ -184,13 +184,13 @@ func (s *Service) serveList(w http.ResponseWriter, r *http.Request, p *plan, use
 	buf := s.buffers.get()
 	out := buf.b
 	defer func() { buf.put(out) }()
-	body, head, err := s.list(r.Context(), p, user, r.URL.RawQuery, buf.b)
+	body, head, tag, err := s.list(r.Context(), p, user, r.URL.RawQuery, buf.b)
 	if err != nil {
 		return err
 	}
 	out = body
 	setCursor(w, head)
-	return writeJSON(w, body)
+	return writeTagged(w, r, tag, body)
 }
 
 func (s *Service) serveRead(w http.ResponseWriter, r *http.Request, p *plan, user caller, id string) error {
@@ -198,28 +198,24 @@ func (s *Service) serveRead(w http.ResponseWriter, r *http.Request, p *plan, use
 	if err != nil {
 		return err
 	}
-	var expand []string
+	var q listquery.Query
 	if r.URL.RawQuery != "" {
-		q, err := listquery.Parse(r.URL.RawQuery)
-		if err != nil {
+		if q, err = listquery.Parse(r.URL.RawQuery); err != nil {
 			return errQuery.because(err)
 		}
-		expand = q.Expand
 	}
 	buf := s.buffers.get()
 	out := buf.b
 	defer func() { buf.put(out) }()
-	body, head, err := s.read(p, req, expand, buf.b)
+	body, head, err := s.readSelected(r.Context(), p, req, &q, buf.b)
 	if err != nil {
 		return err
 	}
 	out = body
 	setCursor(w, head)
-	tag := ""
-	if r.URL.RawQuery == "" {
-		tag = strongTag(body)
-	} else {
-		tag = weakTag(body)
+	tag := strongTag(body)
+	if q.Fields != nil || q.Expand != nil {
+		tag = weakTag(body, -1)
 	}
 	return writeTagged(w, r, tag, body)
 }

@@ -3,6 +3,8 @@ package records_test
 import (
 	"fmt"
 	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -98,6 +100,35 @@ func TestInOfSubscription(t *testing.T) {
 	for _, query := range []string{`filter[kind][$in]=a`, `filter[_kind][$in]=["a"]`, `match=a`} {
 		if _, err := svc.Subscribe(t.Context(), "s", "*", query); err == nil {
 			t.Errorf("%s: no error", query)
+		}
+	}
+}
+
+func TestInJudgesLikeList(t *testing.T) {
+	t.Parallel()
+	db := openDB(t, listSchema)
+	api := listAPI()
+	api.Subscriptions = true
+	svc := newService(t, db, api)
+	q := scratch(t, db)
+	columns, rows := rowsAs(t, db, "v")
+	changes := inserts("v", columns, 1, rows...)
+	for _, query := range []string{
+		`filter[id][$in]=[1,3]`, `filter[t][$in]=["A","b,c"]`, `filter[t][$nin]=["A"]`, `filter[n][$nin]=[]`, `filter[n][$in]=[]`, `filter[r][$in]=[2,"1.5"]`, `filter[b][$nin]=["AA=="]`, `filter[a][$in]=[1,"x"]`,
+		`filter[$or][0][id][$in]=[4]&filter[$or][1][n][$nin]=[1,0]`,
+	} {
+		want := list(t, svc, "", "/v?order=id&"+strings.ReplaceAll(query, `"`, "%22")).column(t, "id")
+		var got []string
+		for _, seen := range judge(t, q, view(t, svc, "v", query), changes, nil) {
+			number, _, _ := strings.Cut(seen, "/")
+			i, err := strconv.Atoi(number)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, strconv.Itoa(i+1)) // ids count from 1
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: judged %s, listed %s", query, got, want)
 		}
 	}
 }

@@ -49,7 +49,8 @@ func (s *Service) JSONSchema(api, mode string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.schemaOf(p, m, everyAPI)
+	c, _ := s.catalog()
+	return c.document(p, m, everyAPI)
 }
 
 // everyAPI is for those who may see the schema of every API.
@@ -71,15 +72,16 @@ func (s *Service) serveSchema(w http.ResponseWriter, r *http.Request, p *plan, u
 	if err != nil || len(query["mode"]) > 1 {
 		return errQuery.because(err)
 	}
-	visible, err := s.describable(r.Context(), p.related(s.plans.Load()), user)
+	c, _ := s.catalog()
+	visible, err := s.describable(r.Context(), c.related(p), user)
 	if err != nil {
 		return err
 	}
-	body, err := s.schemaOf(p, mode, func(q *plan) bool { return visible[q] })
+	body, err := c.document(p, mode, func(q *plan) bool { return visible[q] })
 	if err != nil {
 		return err
 	}
-	return writeTagged(w, r, weakTag(body), body)
+	return writeTagged(w, r, weakTag(body, -1), body)
 }
 
 // mayDescribe reports whether a caller may see the schema of p: with the
@@ -122,32 +124,18 @@ func (s *Service) describable(ctx context.Context, plans []*plan, user caller) (
 	return visible, nil
 }
 
-// related returns the plans whose records can be included with those of p.
-func (p *plan) related(set *planSet) []*plan {
-	var all []*plan
-	for _, e := range p.expand {
-		all = append(all, e.apis...)
-	}
-	for _, b := range p.api.Back {
-		if q := set.byName[b.API]; q != nil {
-			all = append(all, q)
-		}
-	}
-	return all
-}
-
-// schemaOf returns the schema of p as a document, to be read only. What else
-// it shows is up to visible.
-func (s *Service) schemaOf(p *plan, mode schemaMode, visible func(*plan) bool) ([]byte, error) {
+// document returns the schema of p by itself, to be read only. What it shows of
+// others is up to visible.
+func (c *catalog) document(p *plan, mode schemaMode, visible func(*plan) bool) ([]byte, error) {
 	key := []string{string(mode)}
-	for _, q := range p.related(s.plans.Load()) {
+	for _, q := range c.related(p) {
 		if visible(q) {
 			key = append(key, q.api.Name)
 		}
 	}
 	sort.Strings(key[1:])
 	return p.described.get(strings.Join(key, " "), func() ([]byte, error) {
-		schema := s.describe(p, mode, "#", visible)
+		schema := c.describe(p, mode, "#", visible)
 		schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
 		return openapi.Encode(schema)
 	})

@@ -263,7 +263,7 @@ func TestSchemaMembers(t *testing.T) {
 			}
 		}
 	}
-	want := `{"$schema":"https://json-schema.org/draft/2020-12/schema","properties":{"id":{"type":"integer"},"name":{"type":["null","string"]}},"required":["id"],"title":"names","type":"object"}`
+	want := `{"$schema":"https://json-schema.org/draft/2020-12/schema","properties":{"id":{"type":"integer"},"name":{"type":"string"}},"required":["id","name"],"title":"names","type":"object"}`
 	if got := schemaOf(t, svc, "names", "Select"); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}

@@ -34,48 +34,50 @@ type lister struct {
 	last  []driver.Value
 	rows  int
 	sel   selection
+	tag   string // of the response
 	head  string // position in the change log, as the log has it, if there is one
 }
 
 // list appends the response of a list request to dst. head is the position in
-// the change log, if there is one.
-func (s *Service) list(ctx context.Context, p *plan, user caller, rawQuery string, dst []byte) (body []byte, head string, err error) {
+// the change log, if there is one, and tag the entity tag, which does not
+// depend on the cursor.
+func (s *Service) list(ctx context.Context, p *plan, user caller, rawQuery string, dst []byte) (body []byte, head, tag string, err error) {
 	if !p.allows(Read, user) {
-		return nil, "", ErrDenied
+		return nil, "", "", ErrDenied
 	}
 	q, err := listquery.Parse(rawQuery)
 	if err != nil {
-		return nil, "", errQuery.because(err)
+		return nil, "", "", errQuery.because(err)
 	}
 	l := &lister{s: s, p: p, q: &q, user: user, limit: q.Limit}
 	switch {
 	case q.Limit < 0:
 		l.limit = min(50, p.limit)
 	case q.Limit > p.limit:
-		return nil, "", errLimit
+		return nil, "", "", errLimit
 	}
 	if q.Match != "" && (p.search == nil || !searchable(q.Match)) {
-		return nil, "", errMatch
+		return nil, "", "", errMatch
 	}
 	if err := l.order(); err != nil {
-		return nil, "", err
+		return nil, "", "", err
 	}
 	if q.GeoJSON != "" {
 		if l.geo = p.visible(q.GeoJSON); l.geo == nil || l.geo.format != geoFormat {
-			return nil, "", errGeometry
+			return nil, "", "", errGeometry
 		}
 	}
 	if l.sel, err = s.selection(p, &q, user); err != nil {
-		return nil, "", err
+		return nil, "", "", err
 	}
 	pages, err := l.pages()
 	if err != nil {
-		return nil, "", err
+		return nil, "", "", err
 	}
 	if body, err = l.run(ctx, pages, dst); err == nil && l.head != "" {
 		head, err = p.live.cursor(l.head)
 	}
-	return body, head, err
+	return body, head, l.tag, err
 }
 
 // order sets keys: what was asked for, then what tells all rows apart, so that
@@ -373,6 +375,7 @@ func (l *lister) run(ctx context.Context, pages []*page, dst []byte) ([]byte, er
 	if err != nil {
 		return nil, refusal(err, l.readRule() != nil)
 	}
+	l.tag = weakTag(l.body, total)
 	return l.envelope(dst, total)
 }
 

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/bedplate/bedplate/internal/openapi"
+	"github.com/bedplate/bedplate/sqlite"
 )
 
 // OpenAPIOptions says how what [Service.OpenAPI] returns fits into a document.
@@ -38,12 +39,8 @@ func (s *Service) Describable(ctx context.Context) (apis []string, version int64
 	if err != nil {
 		return nil, 0, err
 	}
-	set := s.current()
-	for i := range s.cfg.APIs {
-		p := set.byName[s.cfg.APIs[i].Name]
-		if p == nil {
-			continue
-		}
+	c, version := s.catalog()
+	for _, p := range c.plans() {
 		may, err := s.mayDescribe(ctx, p, user)
 		if err != nil {
 			return nil, 0, err
@@ -52,16 +49,7 @@ func (s *Service) Describable(ctx context.Context) (apis []string, version int64
 			apis = append(apis, p.api.Name)
 		}
 	}
-	return apis, set.schema, nil
-}
-
-// current returns the plans for the present schema.
-func (s *Service) current() *planSet {
-	for i := range s.cfg.APIs {
-		_, _ = s.plan(s.cfg.APIs[i].Name) // looks whether the schema has changed
-		break
-	}
-	return s.plans.Load()
+	return apis, version, nil
 }
 
 // ServeError answers a request with err as the service itself does: with what
@@ -74,15 +62,30 @@ func (s *Service) ServeError(w http.ResponseWriter, r *http.Request, err error) 
 // are #/components/responses/{status}, which is for the rest of the document to
 // define. An API that does not fit the schema any more is left out.
 func (s *Service) OpenAPI(o OpenAPIOptions) (paths, schemas map[string]any) {
-	set := s.current()
-	d := &openAPI{s: s, o: o, paths: object{}, schemas: object{}}
+	c, _ := s.catalog()
+	return c.openAPI(o)
+}
+
+// OpenAPI is [Service.OpenAPI] for a service that is not there, as before a
+// deployment. It needs APIs, UserTable and Files of cfg, and leaves db as it is.
+// The error has all mistakes that [New] would report.
+func OpenAPI(ctx context.Context, db *sqlite.DB, cfg Config, o OpenAPIOptions) (paths, schemas map[string]any, err error) {
+	c, err := newCatalog(ctx, db, cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	paths, schemas = c.openAPI(o)
+	return paths, schemas, nil
+}
+
+func (c *catalog) openAPI(o OpenAPIOptions) (paths, schemas object) {
+	d := &openAPI{catalog: c, o: o, paths: object{}, schemas: object{}}
 	var writable []string
-	for i := range s.cfg.APIs {
-		p := set.byName[s.cfg.APIs[i].Name]
-		if p == nil || !d.shows(p) {
+	for _, p := range c.plans() {
+		if !d.shows(p) {
 			continue
 		}
-		d.describe(p)
+		d.operations(p)
 		if !p.table.view && (p.grants(Create) || p.grants(Update) || p.grants(Delete)) {
 			writable = append(writable, p.api.Name)
 		}
@@ -98,7 +101,7 @@ func (p *plan) grants(op Permission) bool { return (p.api.World|p.api.Authentica
 
 // openAPI makes the parts of a document.
 type openAPI struct {
-	s              *Service
+	*catalog
 	o              OpenAPIOptions
 	paths, schemas object
 }
@@ -107,8 +110,8 @@ func (d *openAPI) shows(p *plan) bool {
 	return d.o.APIs == nil || slices.Contains(d.o.APIs, p.api.Name)
 }
 
-// describe adds the operations of p.
-func (d *openAPI) describe(p *plan) {
+// operations adds those of p.
+func (d *openAPI) operations(p *plan) {
 	all := d.o.Prefix + "/" + p.api.Name
 	one := all + "/{record}"
 	add := func(path, method string, op Permission, operation object) {
@@ -160,7 +163,7 @@ func (d *openAPI) schema(p *plan, mode schemaMode) object {
 	name := p.api.Name + "." + string(mode)
 	ref := "#/components/schemas/" + name
 	if d.schemas[name] == nil {
-		d.schemas[name] = d.s.describe(p, mode, ref, d.shows)
+		d.schemas[name] = d.describe(p, mode, ref, d.shows)
 	}
 	return object{"$ref": ref}
 }
@@ -232,8 +235,8 @@ func missingStatus(ruled bool) int {
 func (d *openAPI) create(p *plan) object {
 	record := d.schema(p, insertMode)
 	body := openapi.JSON(object{"anyOf": []any{record, object{"type": "array", "items": record, "minItems": 1, "maxItems": maxBulk}}})
-	if len(p.writableFiles(d.s)) > 0 {
-		body["multipart/form-data"] = object{"schema": p.formSchema(d.s)}
+	if len(p.writableFiles(d.files)) > 0 {
+		body["multipart/form-data"] = object{"schema": p.formSchema()}
 	}
 	ids := object{
 		"type": "object", "required": []string{"ids"},
@@ -252,8 +255,8 @@ func (d *openAPI) create(p *plan) object {
 
 func (d *openAPI) update(p *plan) object {
 	body := openapi.JSON(d.schema(p, updateMode))
-	if len(p.writableFiles(d.s)) > 0 {
-		body["multipart/form-data"] = object{"schema": p.formSchema(d.s)}
+	if len(p.writableFiles(d.files)) > 0 {
+		body["multipart/form-data"] = object{"schema": p.formSchema()}
 	}
 	op := openapi.Operation(p.api.Name+".update", "Update a record of "+p.api.Name, conditionParams(p),
 		openapi.Response(nil, object{"ETag": openapi.ETag()}), 400, missingStatus(p.update != nil), 403, 412, 413, 503, 507)

@@ -36,8 +36,8 @@ func (p *plan) includable() (names []string) {
 }
 
 // writableFiles returns the file columns that a request may name.
-func (p *plan) writableFiles(s *Service) (columns []*column) {
-	for _, c := range p.fields(insertMode, s.cfg.Files != nil) {
+func (p *plan) writableFiles(files bool) (columns []*column) {
+	for _, c := range p.fields(insertMode, files) {
 		if c.format == fileFormat || c.format == filesFormat {
 			columns = append(columns, c)
 		}
@@ -46,7 +46,7 @@ func (p *plan) writableFiles(s *Service) (columns []*column) {
 }
 
 // formSchema describes the parts of a form: texts and files.
-func (p *plan) formSchema(s *Service) object {
+func (p *plan) formSchema() object {
 	properties := object{}
 	for _, c := range p.fields(insertMode, true) {
 		file := object{"type": "string", "contentMediaType": "application/octet-stream"}

@@ -3,8 +3,6 @@ package records
 import (
 	"context"
 	"database/sql/driver"
-
-	"github.com/bedplate/bedplate/sqlite"
 )
 
 // maxBulk bounds the records of one create.
@@ -12,13 +10,9 @@ const maxBulk = 1024
 
 // read appends one record to dst. head is the position in the change log, if
 // there is one.
-func (s *Service) read(p *plan, r *request, expand []string, dst []byte) (body []byte, head string, err error) {
+func (s *Service) read(p *plan, r *request, dst []byte) (body []byte, head string, err error) {
 	if !p.allows(Read, r.user) {
 		return nil, "", ErrDenied
-	}
-	x, err := s.expander(p, expand, r.user)
-	if err != nil {
-		return nil, "", err
 	}
 	st := p.readOne
 	switch {
@@ -33,19 +27,11 @@ func (s *Service) read(p *plan, r *request, expand []string, dst []byte) (body [
 		if len(row) > len(p.output) {
 			head, _ = row[len(p.output)].(string)
 		}
-		dst, err = p.appendRecord(dst, row, x, nil)
+		dst, err = p.appendRecord(dst, row, nil, nil)
 		return err
 	}
 	// A statement by key takes no time worth interrupting.
-	ctx := context.Background()
-	if x == nil {
-		err = s.db.Query(ctx, st.sql, st.bind(r), row)
-	} else {
-		err = s.db.Read(ctx, func(rd *sqlite.Reader) error {
-			x.query = rd.Query
-			return rd.Query(st.sql, st.bind(r), row)
-		})
-	}
+	err = s.db.Query(context.Background(), st.sql, st.bind(r), row)
 	if err != nil {
 		return nil, "", refusal(err, p.read != nil)
 	}

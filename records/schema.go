@@ -17,9 +17,11 @@ type table struct {
 	view     bool
 	strict   bool
 	columns  []*column
+	create   string             // the statement that made it
 	byName   map[string]*column // by folded name
-	key      *column
-	rowid    *column // pseudo column, nil where key is it or where there is none
+	keys     int                // columns in the primary key
+	key      *column            // if that is one
+	rowid    *column            // pseudo column, nil where key is it or where there is none
 }
 
 // column is a column with what its declaration tells about its values.
@@ -35,10 +37,13 @@ type column struct {
 	uuid      bool        // checked to be a UUID
 	uuidV7    bool        // default is uuid_v7()
 	alias     bool        // INTEGER PRIMARY KEY, another name of the rowid
+	exact     bool        // all values are NULL or of type typ
 	declared  string      // type, as it is written
 	collation string      // empty: BINARY
 	odd       bool        // the driver would turn its values into times or booleans
 	ref       *foreignKey // single-column foreign key
+	original  bool        // of a view: known to be a column of a table as it is
+	mayFile   bool        // of a view: may show what a file column holds
 }
 
 // hidden reports whether the column never leaves the database.
@@ -47,7 +52,7 @@ func (c *column) hidden() bool { return strings.HasPrefix(c.name, "_") }
 // comparable reports whether a caller may compare the stored values: those of
 // a file column hold the id of the file, which never leaves the server.
 func (c *column) comparable() bool {
-	return c.format == plainFormat || c.format == jsonFormat
+	return (c.format == plainFormat || c.format == jsonFormat) && !c.mayFile
 }
 
 type foreignKey struct {
@@ -89,56 +94,67 @@ func loadTable(r *sqlite.Reader, spelled, viewKey string) (*table, error) {
 	if !ok {
 		database, name = "main", spelled
 	}
-	t := &table{byName: map[string]*column{}}
 	// The database as SQLite spells it, so that a table has one name.
+	known := ""
 	err := r.Query("SELECT name FROM pragma_database_list WHERE name = ?1 COLLATE NOCASE", []driver.Value{database}, func(row []driver.Value) error {
-		t.database = row[0].(string)
+		known = row[0].(string)
 		return nil
 	})
 	switch {
 	case err != nil:
 		return nil, err
-	case t.database == "" || t.database == "temp":
+	case known == "" || known == "temp":
 		return nil, fmt.Errorf("no database %q for table %q", database, spelled)
 	}
 	if strings.HasPrefix(name, "_") || strings.HasPrefix(strings.ToLower(name), "sqlite_") {
 		return nil, fmt.Errorf("table %q is internal; expose a view of it", spelled)
 	}
-	var kind, sqlText string
-	err = r.Query("SELECT name, type, coalesce(sql, '') FROM "+quote(t.database)+".sqlite_schema WHERE name = ?1 COLLATE NOCASE AND type IN ('table', 'view')",
+	t, err := describe(r, known, name, 0)
+	switch {
+	case err != nil:
+		return nil, err
+	case t == nil:
+		return nil, fmt.Errorf("no table or view %q, or it is virtual", spelled)
+	case !t.view:
+		return t, t.checkKey(r)
+	}
+	if err := t.viewKey(viewKey); err != nil {
+		return t, err
+	}
+	return t, t.markFiles(r, t.create)
+}
+
+// describe reads the description of a table or view, whatever it is called. It
+// returns nil if there is none and for a virtual table. depth is through how
+// many views it was found.
+func describe(r *sqlite.Reader, database, name string, depth int) (*table, error) {
+	t := &table{database: database, byName: map[string]*column{}}
+	kind := ""
+	err := r.Query("SELECT name, type, coalesce(sql, '') FROM "+quote(database)+".sqlite_schema WHERE name = ?1 COLLATE NOCASE AND type IN ('table', 'view')",
 		[]driver.Value{name}, func(row []driver.Value) error {
-			t.name, kind, sqlText = row[0].(string), row[1].(string), row[2].(string)
+			t.name, kind, t.create = row[0].(string), row[1].(string), row[2].(string)
 			return nil
 		})
-	if err != nil {
+	if err != nil || kind == "" || strings.HasPrefix(strings.ToUpper(t.create), "CREATE VIRTUAL") {
 		return nil, err
 	}
-	if kind == "" {
-		return nil, fmt.Errorf("no table or view %q", spelled)
-	}
 	t.view = kind == "view"
-	if strings.HasPrefix(strings.ToUpper(sqlText), "CREATE VIRTUAL") {
-		return nil, fmt.Errorf("table %q is virtual", spelled)
-	}
 	if err := t.loadColumns(r); err != nil {
 		return nil, err
 	}
 	if len(t.columns) > maxColumns {
-		return nil, fmt.Errorf("table %q has more than %d columns", spelled, maxColumns)
+		return nil, fmt.Errorf("table %q has more than %d columns", name, maxColumns)
 	}
 	if t.view {
-		return t, t.viewKey(viewKey)
+		return t, t.inferTypes(r, depth)
 	}
 	if err := t.loadForeignKeys(r); err != nil {
 		return nil, err
 	}
-	if err := t.applyChecks(sqlText); err != nil {
+	if err := t.applyChecks(t.create); err != nil {
 		return nil, err
 	}
-	if err := t.loadKind(r); err != nil {
-		return nil, err
-	}
-	return t, t.checkKey(r)
+	return t, t.loadKind(r)
 }
 
 // loadKind finds out whether the table is STRICT, and a name for the rowid of
@@ -151,8 +167,14 @@ func (t *table) loadKind(r *sqlite.Reader) error {
 		}
 		return nil
 	})
-	if err != nil || without || t.key == nil || t.key.alias {
+	if err != nil {
 		return err
+	}
+	for _, c := range t.columns {
+		c.exact = c.typ != anyType && c.typ != numericType && (t.strict || c.alias)
+	}
+	if without || t.key == nil || t.key.alias {
+		return nil
 	}
 	for _, name := range []string{"rowid", "_rowid_", "oid"} {
 		if t.column(name) == nil {
@@ -164,8 +186,6 @@ func (t *table) loadKind(r *sqlite.Reader) error {
 }
 
 func (t *table) loadColumns(r *sqlite.Reader) error {
-	keys := 0
-	var key *column
 	err := r.Query("PRAGMA "+quote(t.database)+".table_xinfo("+quote(t.name)+")", nil, func(row []driver.Value) error {
 		hidden := row[6].(int64)
 		if hidden == 1 {
@@ -189,18 +209,18 @@ func (t *table) loadColumns(r *sqlite.Reader) error {
 		}
 		if row[5].(int64) > 0 {
 			c.alias = strings.EqualFold(declared, "INTEGER")
-			keys++
-			key = c
+			t.keys++
+			t.key = c
 		}
 		t.columns = append(t.columns, c)
 		t.byName[sqltoken.Fold(c.name)] = c
 		return nil
 	})
-	if err == nil && keys == 1 {
-		t.key = key
-	}
-	if err == nil && keys > 1 {
-		err = fmt.Errorf("table %q has a primary key of %d columns, one is needed", t.name, keys)
+	if t.keys > 1 {
+		t.key = nil
+		for _, c := range t.columns {
+			c.alias = false
+		}
 	}
 	return err
 }
@@ -353,8 +373,11 @@ func definitions(tokens []sqltoken.Token) [][]sqltoken.Token {
 
 // checkKey makes sure that the primary key is one that a path can carry.
 func (t *table) checkKey(r *sqlite.Reader) error {
-	if t.key == nil {
+	switch {
+	case t.keys == 0:
 		return fmt.Errorf("table %q has no primary key", t.name)
+	case t.keys > 1:
+		return fmt.Errorf("table %q has a primary key of %d columns, one is needed", t.name, t.keys)
 	}
 	if t.key.hidden() {
 		return fmt.Errorf("table %q: the primary key %q is hidden, because it begins with an underscore", t.name, t.key.name)
@@ -411,7 +434,7 @@ func (t *table) viewKey(name string) error {
 		return fmt.Errorf("view %q: the key column %q is hidden", t.name, name)
 	}
 	if t.key.typ != integerType && t.key.typ != textType && t.key.typ != blobType {
-		return errors.New("view " + t.name + ": the key column must be an integer, text or blob column of a table, or a CAST to one of these")
+		return errors.New("view " + t.name + ": the type of the key column must be known: a column of a table of type integer, text or blob, or a CAST to one of these")
 	}
 	t.key.uuid = t.key.typ == blobType
 	return nil

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log"
 	"maps"
 	"net/http/httptest"
 	"os"
@@ -59,7 +60,9 @@ func openStoreDir(t *testing.T, path string) *records.Dir {
 func openBucket(t *testing.T, prefix string) *s3files.Store {
 	t.Helper()
 	backend := s3mem.New()
-	server := httptest.NewServer(gofakes3.New(backend).Server())
+	server := httptest.NewUnstartedServer(gofakes3.New(backend).Server())
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.Start()
 	t.Cleanup(server.Close)
 	if err := backend.CreateBucket("bucket"); err != nil {
 		t.Fatal(err)

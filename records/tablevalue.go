@@ -1,6 +1,7 @@
 package records
 
 import (
+	"bytes"
 	"database/sql"
 	"database/sql/driver"
 	"encoding"
@@ -365,11 +366,13 @@ const maxValuers = 3
 func jsonCodec(c *column) codec {
 	return codec{
 		store: func(v reflect.Value) (driver.Value, error) {
-			text, err := json.Marshal(v.Interface())
-			if err != nil {
+			var text bytes.Buffer
+			encoder := json.NewEncoder(&text)
+			encoder.SetEscapeHTML(false)
+			if err := encoder.Encode(v.Interface()); err != nil {
 				return nil, err
 			}
-			parsed, err := jsonx.Parse(text)
+			parsed, err := jsonx.Parse(text.Bytes())
 			if err != nil {
 				return nil, err
 			}

@@ -183,16 +183,18 @@ func (s *Service) perform(ctx context.Context, tx *sqlite.Tx, w *write) error {
 	if err := tx.Write(w.conditions(nil)...); err != nil {
 		return err
 	}
+	var unknown error // files to be kept, told to whom the rule lets pass only
 	if w.r.keeps { // the rule may ask what the files are
 		old, err := w.admit(tx, true)
 		if err != nil {
 			return err
 		}
-		if err := w.p.resolveFiles(w.r, old); err != nil {
-			return err
-		}
+		unknown = w.p.resolveFiles(w.r, old)
 	}
 	old, err := w.admit(tx, w.r.user.system)
+	if err == nil {
+		err = unknown
+	}
 	if err != nil {
 		return err
 	}
@@ -251,7 +253,7 @@ func (w *write) statements(stmts []sqlite.Stmt, asked bool) []sqlite.Stmt {
 		w.key = r.key
 		stmts = append(stmts, sqlite.Stmt{SQL: st.sql, Args: st.bind(r), Done: w.found(p.del)})
 	}
-	if p.files != nil && (w.op != Create || p.api.Conflict == Replace) {
+	if p.files != nil && (len(r.uploads) > 0 || w.op != Create || p.api.Conflict == Replace) {
 		stmts = p.files.collect(stmts, p, &w.unused)
 	}
 	return stmts

@@ -26,6 +26,8 @@ type commands struct {
 	User    userCommand      `cmd:"" help:"Manage users, also while the server runs."`
 	Keys    keysCommand      `cmd:"" help:"Manage the keys that sign tokens."`
 	Rules   rulesCommand     `cmd:"" help:"Check record APIs, and explain who may do what."`
+	Types   typesCommand     `cmd:"" help:"Print declarations of the records of all APIs in a programming language."`
+	OpenAPI openapiCommand   `cmd:"" name:"openapi" help:"Print an OpenAPI document of everything that is served."`
 	Tail    tailCommand      `cmd:"" help:"Print the changes of a record API as they happen, one JSON object a line."`
 	Version kong.VersionFlag `help:"Print the version and exit."`
 }

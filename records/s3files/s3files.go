@@ -105,7 +105,7 @@ func New(cfg Config) (*Store, error) {
 		Retryer: retry.NewStandard(func(o *retry.StandardOptions) {
 			o.MaxAttempts = attempts
 			o.Backoff = retry.BackoffDelayerFunc(func(attempt int, _ error) (time.Duration, error) {
-				return rand.N(backoff << max(0, attempt-1)), nil
+				return rand.N(backoff << max(0, attempt-1)), nil //nolint:gosec // spreads attempts, guards nothing
 			})
 		}),
 		// What is stored has its checksum in a header; checksums behind the

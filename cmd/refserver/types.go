@@ -1,0 +1,62 @@
+package main
+
+import (
+	"bytes"
+	"os"
+
+	"github.com/bedplate/bedplate"
+	"github.com/bedplate/bedplate/records"
+)
+
+// typesCommand prints declarations. Like the other commands about record APIs
+// it needs no server and changes nothing.
+type typesCommand struct {
+	where
+	Lang string `required:"" enum:"ts,go" help:"Language: ${enum}."`
+	Out  string `placeholder:"FILE" help:"Write to this file rather than to standard output."`
+}
+
+func (c *typesCommand) Run(p *program) error {
+	conf, err := c.apis(p)
+	if err != nil {
+		return err
+	}
+	return conf.inspect(p, true, func(b *bedplate.Backend) error {
+		var text bytes.Buffer
+		if err := records.WriteTypes(p.ctx, &text, b.DB, records.Config{APIs: conf.APIs, Files: &conf.Files}, c.Lang); err != nil {
+			return conf.locate(err)
+		}
+		return p.output(c.Out, text.Bytes())
+	})
+}
+
+// openapiCommand prints the OpenAPI document.
+type openapiCommand struct {
+	where
+	Out string `placeholder:"FILE" help:"Write to this file rather than to standard output."`
+}
+
+func (c *openapiCommand) Run(p *program) error {
+	conf, err := c.apis(p)
+	if err != nil {
+		return err
+	}
+	cfg := conf.backend(logger(p.stderr, 0))
+	cfg.Files = &conf.Files
+	return conf.inspect(p, true, func(b *bedplate.Backend) error {
+		document, err := bedplate.OpenAPI(p.ctx, b.DB, cfg)
+		if err != nil {
+			return conf.locate(err)
+		}
+		return p.output(c.Out, append(document, '\n'))
+	})
+}
+
+// output writes text to a file or, without a name, to standard output.
+func (p *program) output(file string, text []byte) error {
+	if file != "" {
+		return os.WriteFile(file, text, 0o644)
+	}
+	_, err := p.stdout.Write(text)
+	return err
+}
