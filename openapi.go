@@ -92,6 +92,8 @@ func (s sections) document(apis []string) map[string]any {
 		"openapi": "3.1.0",
 		"info":    map[string]any{"title": "API", "version": "1"},
 		"paths":   paths,
+		// Operations have their own. Of the others there is nothing to be known.
+		"security": []any{},
 		"components": map[string]any{
 			"schemas": schemas, "securitySchemes": schemes, "responses": openapi.Refusals(paths),
 		},

@@ -100,11 +100,13 @@ func (s *Service) readSelected(ctx context.Context, p *plan, r *request, q *list
 	// Rows of back relations may take long to find.
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.QueryTimeout)
 	defer cancel()
-	release, err := s.slow.acquire(ctx)
-	if err != nil {
-		return nil, "", refusal(err, false)
+	if sel.expand != nil {
+		release, err := s.slow.acquire(ctx)
+		if err != nil {
+			return nil, "", refusal(err, false)
+		}
+		defer release()
 	}
-	defer release()
 	found := false
 	err = s.db.Read(ctx, func(rd *sqlite.Reader) error {
 		if sel.expand != nil {

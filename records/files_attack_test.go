@@ -145,7 +145,7 @@ func TestFileOfHiddenRow(t *testing.T) {
 	t.Parallel()
 	f := newFileService(t, fileSchema, records.FilesConfig{},
 		records.API{Name: "doc", Table: "doc", World: everything},
-		records.API{Name: "own", Table: "doc", World: everything, ReadRule: `_ROW_.owner = _USER_.id`, UpdateRule: `_ROW_.owner = _USER_.id`, Exclude: []string{"many"}},
+		records.API{Name: "own", Table: "doc", World: everything, ReadRule: `_ROW_.owner = _USER_.id`, UpdateRule: `_ROW_.owner = _USER_.id AND coalesce(_REQ_.one, '{}') LIKE '{%'`, Exclude: []string{"many"}},
 		records.API{Name: "write", Table: "doc", World: records.Create | records.Update})
 	path := f.create(`{"owner":"alice","one":` + fileJSON("a", "", "A") + `,"many":[` + fileJSON("b", "", "B") + `]}`)
 	id := strings.TrimPrefix(path, "/doc/")

@@ -201,11 +201,14 @@ func (d *openAPI) list(p *plan) object {
 		params = append(params, openapi.Query("geojson", "geometry column of GeoJSON output", object{"enum": names}))
 		body = object{"anyOf": []any{records, featureSchema()}}
 	}
-	headers := object{}
+	params = append(params, noneMatchParam())
+	headers := object{"ETag": openapi.ETag()}
 	if p.live != nil {
 		headers["Change-Cursor"] = changeCursor()
 	}
-	return openapi.Operation(p.api.Name+".list", "List records of "+p.api.Name, params, openapi.Response(openapi.JSON(body), headers), 400, 403, 503)
+	op := openapi.Operation(p.api.Name+".list", "List records of "+p.api.Name, params, openapi.Response(openapi.JSON(body), headers), 400, 403, 503)
+	openapi.Add(op, http.StatusNotModified, openapi.NotModified())
+	return op
 }
 
 func (d *openAPI) read(p *plan) object {

@@ -184,7 +184,7 @@ func (s *Service) perform(ctx context.Context, tx *sqlite.Tx, w *write) error {
 		return err
 	}
 	var unknown error // files to be kept, told to whom the rule lets pass only
-	if w.r.keeps { // the rule may ask what the files are
+	if w.r.keeps {    // the rule may ask what the files are
 		old, err := w.admit(tx, true)
 		if err != nil {
 			return err
