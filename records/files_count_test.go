@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/fstest"
+	"time"
 
 	"github.com/bedplate/bedplate/records"
 	"github.com/bedplate/bedplate/sqlite"
@@ -207,4 +209,24 @@ func TestFilesInAttachedDatabase(t *testing.T) {
 	if f.store.contents() != "" {
 		t.Errorf("left: %s", f.store.contents())
 	}
+}
+
+// A migration may drop a file column, which the triggers would be in the way
+// of. The files in it go with the next sweep.
+func TestFileColumnDroppedByMigration(t *testing.T) {
+	t.Parallel()
+	f := newFileService(t, fileSchema, records.FilesConfig{})
+	wantStatus(t, call(f, "", "POST", "/doc", `{"id":1,"one":`+fileJSON("a", "", "A")+`,"image":null,"many":[`+fileJSON("b", "", "B")+`]}`), 200)
+	err := f.db.Migrate(context.Background(), fstest.MapFS{"0001_drop.sql": {Data: []byte(`ALTER TABLE doc DROP COLUMN one`)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantStatus(t, get(f, "", "/doc/1"), 200)
+	f.store.clock.advance(2 * time.Hour)
+	if n, err := f.svc.SweepFiles(context.Background()); n != 1 || err != nil {
+		t.Errorf("%d swept, %v", n, err)
+	}
+	f.wantStored("B")
+	want(t, call(f, "", "DELETE", "/doc/1", ""), 200, "deleted")
+	f.wantStored()
 }

@@ -30,7 +30,9 @@ type FileStore interface {
 // FilesConfig configures where and how the content of file columns is kept.
 // Limits that are 0 have the default named there, or none.
 type FilesConfig struct {
-	Store FileStore // needed
+	// Store is needed. It is one database handle's alone, with the files
+	// attached to it: what those do not know is removed.
+	Store FileStore
 
 	MaxSize    int64 // bytes of one file; default: what Config.BodyLimit lets through
 	MaxFiles   int   // files in one column of a row; default 32

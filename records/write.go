@@ -253,10 +253,23 @@ func (w *write) statements(stmts []sqlite.Stmt, asked bool) []sqlite.Stmt {
 		w.key = r.key
 		stmts = append(stmts, sqlite.Stmt{SQL: st.sql, Args: st.bind(r), Done: w.found(p.del)})
 	}
-	if p.files != nil && (len(r.uploads) > 0 || w.op != Create || p.api.Conflict == Replace) {
+	if w.drops() {
 		stmts = p.files.collect(stmts, p, &w.unused)
 	}
 	return stmts
+}
+
+// drops reports whether files may have no row any more when w is done.
+func (w *write) drops() bool {
+	switch {
+	case w.p.files == nil:
+		return false
+	case w.op == Delete:
+		return true // which may cascade
+	case len(w.p.fileColumns) == 0:
+		return false
+	}
+	return w.op == Update || len(w.r.uploads) > 0 || w.p.api.Conflict == Replace
 }
 
 // insert appends what creates the record.

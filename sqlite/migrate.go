@@ -170,8 +170,9 @@ func (c *conn) pending(files []migration) (*migration, error) {
 	return next, nil
 }
 
-// apply applies a file, without the triggers of change logs, which could be in
-// its way. Tables that it touches get a break instead.
+// apply applies a file, without the triggers of change logs and those that count
+// files, which could be in its way. Tables that it touches get a break instead,
+// and package records counts anew.
 func (db *DB) apply(c *conn, m *migration) error {
 	// What others have gone around before gets its break, too.
 	if err := db.syncLogs(c, nil); err != nil {
@@ -181,6 +182,9 @@ func (db *DB) apply(c *conn, m *migration) error {
 		if err := l.silence(c); err != nil {
 			return err
 		}
+	}
+	if err := dropCounters(c); err != nil {
+		return err
 	}
 	c.tx.running, c.tx.touched = ofFunction, map[string]bool{}
 	err := c.tx.note(c.exec(m.text))
@@ -204,4 +208,19 @@ func (db *DB) apply(c *conn, m *migration) error {
 	}
 	return c.query(context.Background(), "INSERT INTO _migration (version, name, checksum, applied) VALUES (?, ?, ?, ?)",
 		[]driver.Value{m.version, m.name, m.checksum, db.opts.Now().Unix()}, nil)
+}
+
+// dropCounters drops the triggers with which package records counts files. It
+// makes them when it finds that they are not there.
+func dropCounters(c *conn) error {
+	var drops []string
+	err := c.query(context.Background(), "SELECT name FROM sqlite_schema WHERE type = 'trigger' AND substr(name, 1, 6) = '_file_'", nil,
+		func(row []driver.Value) error {
+			drops = append(drops, "DROP TRIGGER "+quoteName(row[0].(string)))
+			return nil
+		})
+	for _, drop := range drops {
+		err = errors.Join(err, c.exec(drop))
+	}
+	return err
 }
