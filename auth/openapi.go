@@ -19,6 +19,7 @@ import (
 // people and in none of it.
 func (s *Service) OpenAPI(prefix string) (paths, schemas, security map[string]any) {
 	paths = object{}
+	described := descriptions()
 	for _, r := range s.routes {
 		method, path := strings.ToLower(r.method), "/"+strings.Join(r.path, "/")
 		item, _ := paths[prefix+path].(object)
@@ -26,7 +27,7 @@ func (s *Service) OpenAPI(prefix string) (paths, schemas, security map[string]an
 			item = object{}
 			paths[prefix+path] = item
 		}
-		item[method] = describe(r.method, path)
+		item[method] = described[r.method+" "+path].operation(r.method, path)
 	}
 	return paths, answerSchemas(), object{
 		"bearer": object{"type": "http", "scheme": "bearer", "description": "an auth token, or an API key"},
@@ -66,12 +67,8 @@ type description struct {
 	refused []int  // further statuses
 }
 
-// describe returns the operation of a route.
-func describe(method, path string) object {
-	d, ok := descriptions()[method+" "+path]
-	if !ok {
-		d.summary = method + " " + path
-	}
+// operation returns the operation of the route that d is about.
+func (d description) operation(method, path string) object {
 	var params []any
 	for segment := range strings.SplitSeq(path, "/") {
 		if name, ok := strings.CutPrefix(segment, "{"); ok {

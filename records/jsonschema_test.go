@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -319,4 +320,78 @@ func TestSchemaRequests(t *testing.T) {
 			t.Errorf("%q: %s", who, got.body)
 		}
 	}
+}
+
+// A schema that cannot become a part of another one is not told rather than
+// told wrong.
+func TestSchemaNotEmbedded(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		schema string
+		want   string // of the column; $ref stands for a definition
+	}{
+		{`{"type": "string"}`, "$ref"},
+		{`true`, "$ref"},
+		{`{"$ref": "#/x-types/a", "x-types": {"a": {"type": "string"}}}`, `{}`},
+		{`{"$ref": "#/$defs/none"}`, `{}`},
+		{`{"$ref": "#none"}`, `{}`},
+		{`{"$ref": "https://example.com/other"}`, `{}`},
+		{`{"$ref": "#/%zz"}`, `{}`},
+		{`{"$defs": {"a": {"$id": "https://example.com/a", "type": "string"}}}`, `{}`},
+		{`{"$dynamicAnchor": "a", "items": {"$dynamicRef": "#a"}}`, `{}`},
+		{`{"$schema": "http://json-schema.org/draft-04/schema#"}`, `{}`},
+		{`{"$schema": "http://json-schema.org/draft-07/schema#", "type": "string"}`, "$ref"},
+		{`{"$schema": "http://json-schema.org/draft-07/schema#", "dependencies": {"a": ["b"]}}`, `{}`},
+		{`{"$schema": "http://json-schema.org/draft-07/schema#", "prefixItems": [{"type": "string"}]}`, `{}`},
+		{`{"$schema": "http://json-schema.org/draft-07/schema#", "items": {"$ref": "#", "type": "string"}}`, `{}`},
+		{`{"anyOf": {}}`, `{}`},
+		{`{"items": 1}`, `{}`},
+		{`[]`, `{}`},
+		{`nonsense`, `{}`},
+		{``, `{}`},
+	} {
+		db := openDB(t, `CREATE TABLE t (id INTEGER PRIMARY KEY, j TEXT NOT NULL CHECK (jsonschema_matches('`+c.schema+`', j))) STRICT`)
+		text := schemaOf(t, describer(t, db, records.API{Name: "t", Table: "t", World: all}), "t", "Insert")
+		var schema struct {
+			Properties map[string]json.RawMessage
+			Defs       map[string]json.RawMessage `json:"$defs"`
+		}
+		if err := json.Unmarshal([]byte(text), &schema); err != nil {
+			t.Fatal(err)
+		}
+		got := string(schema.Properties["j"])
+		if c.want == "$ref" {
+			if got != `{"$ref":"#/$defs/j"}` || schema.Defs["j"] == nil {
+				t.Errorf("%s: %s", c.schema, text)
+			}
+		} else if got != c.want || schema.Defs != nil {
+			t.Errorf("%s: %s", c.schema, text)
+		}
+	}
+	// A schema of another name, or none that is a name.
+	db := openDB(t, `CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT CHECK (jsonschema('nothing', a)), b TEXT CHECK (jsonschema(a, b))) STRICT`)
+	if text := schemaOf(t, describer(t, db, records.API{Name: "t", Table: "t", World: all}), "t", "Select"); !strings.Contains(text, `"a":{},"b":{},"id"`) {
+		t.Error(text)
+	}
+}
+
+// Requests of many callers at once share what is kept.
+func TestSchemaConcurrently(t *testing.T) {
+	t.Parallel()
+	svc := describer(t, describedDB(t), describedAPIs()...)
+	want := schemaOf(t, svc, "kinds", "Select")
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 20 {
+				if got, err := svc.JSONSchema("kinds", "Select"); err != nil || string(got) != want {
+					t.Error(err)
+				}
+				if _, schemas := svc.OpenAPI(records.OpenAPIOptions{}); len(schemas) == 0 {
+					t.Error("no schemas")
+				}
+			}
+		})
+	}
+	wg.Wait()
 }

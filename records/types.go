@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/bedplate/bedplate/sqlite"
 )
@@ -101,11 +102,8 @@ func exported(name string) string {
 		}
 	}
 	out := b.String()
-	for _, c := range out {
-		if unicode.IsUpper(c) {
-			return out
-		}
-		break
+	if first, _ := utf8.DecodeRuneInString(out); unicode.IsUpper(first) {
+		return out
 	}
 	return "X" + out
 }

@@ -68,7 +68,7 @@ func (c *column) refine(v value) {
 			return // it reads the view in another way
 		}
 		c.typ, c.format, c.uuid, c.collation, c.ref = v.base.typ, v.base.format, v.base.uuid, v.base.collation, v.base.ref
-		c.notNull, c.exact = v.notNull, v.base.exact
+		c.notNull, c.exact, c.schema = v.notNull, v.base.exact, v.base.schema
 		c.original = v.base.original || !v.view
 		return
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"os"
 
 	"github.com/bedplate/bedplate"
@@ -55,7 +56,12 @@ func (c *openapiCommand) Run(p *program) error {
 // output writes text to a file or, without a name, to standard output.
 func (p *program) output(file string, text []byte) error {
 	if file != "" {
-		return os.WriteFile(file, text, 0o644)
+		f, err := os.Create(file)
+		if err != nil {
+			return err
+		}
+		_, err = f.Write(text)
+		return errors.Join(err, f.Close())
 	}
 	_, err := p.stdout.Write(text)
 	return err

@@ -41,7 +41,7 @@ func Refusals(paths Object) Object {
 	for _, item := range paths {
 		for _, op := range item.(Object) {
 			for code, response := range op.(Object)["responses"].(Object) {
-				if response.(Object)["$ref"] != nil {
+				if response.(Object)["$ref"] != nil && refusals[code] == nil {
 					refusals[code] = refusal(code)
 				}
 			}
