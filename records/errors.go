@@ -117,7 +117,7 @@ func refusal(err error, guarded bool) error {
 		return err
 	case errors.Is(err, sqlite.ErrDiskFull):
 		return (&Error{Status: http.StatusInsufficientStorage}).because(err)
-	case errors.Is(err, sqlite.ErrBusy), errors.Is(err, sqlite.ErrTimeout), errors.Is(err, sqlite.ErrFailed), errors.Is(err, sqlite.ErrClosed),
+	case errors.Is(err, sqlite.ErrBusy), errors.Is(err, sqlite.ErrTimeout), errors.Is(err, sqlite.ErrFailed), errors.Is(err, sqlite.ErrClosed), errors.Is(err, sqlite.ErrHeldTooLong),
 		errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return (&Error{Status: http.StatusServiceUnavailable}).because(err)
 	}

@@ -483,3 +483,36 @@ func TestHookWaitsForItself(t *testing.T) {
 		})
 	}
 }
+
+// What is undone within a transaction is not told of when the rest is committed.
+func TestHookAfterUndoneInside(t *testing.T) {
+	t.Parallel()
+	var after []string
+	var sales *records.Table[saleN]
+	s := newHooked(t, 0, itemAPI(func(ctx context.Context, c *records.Change) error {
+		_, err := sales.In(c.Tx).Insert(ctx, saleN{N: 1})
+		return err
+	}, nil), records.API{Name: "sales", Table: "sale", World: everything, After: func(_ context.Context, c *records.Change) { after = append(after, shown(c)) }})
+	sales = tableOf[saleN](t, s.svc, "sales")
+	items, ctx := tableOf[item](t, s.svc, "items"), context.Background()
+	err := s.db.Update(ctx, func(tx *sqlite.Tx) error {
+		if _, err := items.In(tx).Insert(ctx, item{Name: "cup"}); err == nil {
+			t.Error("a name twice")
+		}
+		err := tx.Nested(func() error {
+			_, err := sales.In(tx).Insert(ctx, saleN{N: 2})
+			return errors.Join(err, errors.New("undo"))
+		})
+		if err == nil {
+			t.Error("not undone")
+		}
+		_, err = sales.In(tx).Insert(ctx, saleN{N: 3})
+		return err
+	})
+	wantIs(t, "transaction", err, nil)
+	wantLines(t, after, "create sales 1 by <nil>: n=3")
+}
+
+type saleN struct {
+	N int `json:"n"`
+}

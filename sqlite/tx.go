@@ -68,9 +68,13 @@ func (t *Tx) Nested(fn func() error) (err error) {
 	if err := control("SAVEPOINT " + nestedSavepoint); err != nil {
 		return err
 	}
-	returned := false
+	returned, before := false, len(t.ended)
 	defer func() {
 		if !returned || err != nil {
+			for i := before; i < len(t.ended); i++ {
+				fn := t.ended[i]
+				t.ended[i] = func(bool) { fn(false) }
+			}
 			err = errors.Join(err, control("ROLLBACK TO "+nestedSavepoint))
 		}
 		err = errors.Join(err, control("RELEASE "+nestedSavepoint))
@@ -81,8 +85,10 @@ func (t *Tx) Nested(fn func() error) (err error) {
 }
 
 // OnEnd has fn called, by the goroutine that called Update or View, when the
-// transaction has ended. committed is whether it stands: fn may then do what
-// must not be done for a transaction that is rolled back.
+// transaction has ended. committed is whether what was done before OnEnd stands,
+// also if only the call of Nested around it was undone, but not if that was the
+// application's own ROLLBACK TO: fn may then do what must not be done for a
+// transaction that is rolled back.
 func (t *Tx) OnEnd(fn func(committed bool)) { t.ended = append(t.ended, fn) }
 
 // directly runs fn with the connection of the transaction, while database/sql
