@@ -52,8 +52,9 @@ try-proxies:
 
 # Some tests build the programs that they start, which cached results know nothing of: count=1.
 .PHONY: unit
-unit: ## go test, and once more with the race detector where concurrency is the point
+unit: ## go test, with full-text search, and with the race detector where concurrency is the point
 	go test -count=1 ./...
+	go test -count=1 -tags sqlite_fts5 -run FullText ./records
 	go test -race -short $(RACE_PACKAGES)
 
 .PHONY: race

@@ -100,24 +100,35 @@ type API struct {
 
 	// Validate holds conditions on the values that requests give, by column:
 	// tags of go-playground/validator, such as "required,min=3,max=80" or
-	// "omitempty,email". They are judged before the database is asked.
+	// "omitempty,email". They are judged before the database is asked. NULL,
+	// and a column that a create leaves out, is judged as the zero value,
+	// unless the database fills it: then only "required" counts. A number that
+	// is given is there for "required", also if it is 0. An update is judged
+	// by the columns that it gives. Hidden, generated and file columns, and
+	// tags that ask the file system, are refused by New.
 	Validate map[string]string
 
 	// Bind is a value of a struct type whose fields, by their json names, are
 	// columns, with validate tags; unlike Validate these may compare fields
-	// with each other. Only the type counts.
+	// with each other, which counts if the request gives all of them, and a 0
+	// is none for "required", except behind a pointer. Only the type counts.
 	Bind any
 
 	// Before is called inside the transaction of each create, update and
 	// delete, after the rule has granted it and before the row is written.
-	// It may change what is written, and use the transaction. Its error undoes
-	// the whole request; one made by [Refuse] is what the client is told, any
-	// other is logged and answered with 500, as is a panic. Everybody who
-	// writes waits for it: see Config.HookTimeout.
+	// It may change what is written, and use the transaction; neither the
+	// rule nor Validate is asked again, Check is. Its error undoes the whole
+	// request; one made by [Refuse] is what the client is told, any other is
+	// logged and answered with 500, as is a panic. It may be called again for
+	// the same change, if the transaction is lost, so it should do nothing
+	// outside of it. Everybody who writes waits for it: see
+	// Config.HookTimeout. Rows that foreign keys, triggers or SQL of the
+	// application change are not told of.
 	Before func(ctx context.Context, c *Change) error
 
 	// After is called when a create, update or delete has been committed, and
-	// never otherwise, before the request is answered. A panic is logged.
+	// never otherwise, before the request is answered. A panic is logged. A
+	// crash right after the commit leaves it out.
 	After func(ctx context.Context, c *Change)
 }
 
@@ -172,7 +183,9 @@ type Config struct {
 	// file columns can be read but not written.
 	Files *FilesConfig
 
-	// HookTimeout is when the context of a hook ends; default 2 s.
+	// HookTimeout is when the contexts of hooks end; default 2 s. All Before
+	// of one request, which is then undone and answered with 503, have it
+	// together, each After has it for itself.
 	HookTimeout time.Duration
 
 	// Now is the clock; default time.Now.

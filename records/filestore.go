@@ -36,7 +36,7 @@ type FilesConfig struct {
 
 	MaxSize    int64 // bytes of one file; default: what Config.BodyLimit lets through
 	MaxFiles   int   // files in one column of a row; default 32
-	UserQuota  int64 // bytes that one caller may have stored at a time; all anonymous ones count as one
+	UserQuota  int64 // bytes that one caller may have stored at a time in a database file; all anonymous ones count as one
 	TotalQuota int64 // bytes stored at a time in a database file
 
 	// Grace is how old a stored file must be to be removed by

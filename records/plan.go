@@ -196,7 +196,7 @@ func (c *compiler) plan(api API) *plan {
 			fail("exclude: %q is the primary key", name)
 		case excluded[col]:
 			fail("exclude: %q is listed twice", name)
-		case col.notNull && !col.hasDef && (api.World|api.Authenticated)&Create != 0:
+		case col.notNull && !col.hasDef && api.Before == nil && (api.World|api.Authenticated)&Create != 0:
 			fail("exclude: %q is NOT NULL without a default, so nothing could be created", name)
 		default:
 			excluded[col] = true
