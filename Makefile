@@ -54,7 +54,7 @@ try-proxies:
 .PHONY: unit
 unit: ## go test, with full-text search, and with the race detector where concurrency is the point
 	go test -count=1 ./...
-	go test -count=1 -tags sqlite_fts5 -run FullText ./records
+	go test -count=1 -tags sqlite_fts5 -run "FullText|Match" ./records
 	go test -race -short $(RACE_PACKAGES)
 
 .PHONY: race

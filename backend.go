@@ -287,14 +287,16 @@ const (
 )
 
 // Mount registers the routes on mux: the record APIs below /api/records/v1/,
-// POST /api/transaction/v1/execute and GET /api/healthcheck; with Config.Auth also the sign-in below
-// /api/auth/v1/, its pages below /_/auth/ and /.well-known/jwks.json; with
-// Realtime the application's channels below /api/realtime/v1/. To place them
+// POST /api/transaction/v1/execute, GET /api/openapi.json and GET
+// /api/healthcheck; with Config.Auth also the sign-in below /api/auth/v1/, its
+// pages below /_/auth/ and /.well-known/jwks.json; with Realtime the
+// application's channels below /api/realtime/v1/. To place them
 // under a prefix, mount [Backend.Handler] behind [http.StripPrefix] instead,
 // and begin Prefix and PagesPrefix of Config.Auth with it.
 func (b *Backend) Mount(mux *http.ServeMux) {
 	mux.HandleFunc(recordsPrefix, notFound) // not a redirect, which would miss an outer prefix
 	mux.Handle(recordsPrefix+"/", b.behindAuth(b.recordAPIs()))
+	mux.HandleFunc(transactionPrefix, notFound)
 	mux.HandleFunc(transactionPrefix+"/", notFound)
 	mux.Handle(transactionPrefix+"/execute", b.behindAuth(http.HandlerFunc(b.Records.ServeTransaction)))
 	if b.Auth != nil {

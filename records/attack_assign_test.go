@@ -101,7 +101,7 @@ func TestD3_MassAssignment(t *testing.T) {
 		}
 	}
 
-	before := dump(t, a.db)
+	before := a.state()
 	for _, m := range ambiguousMembers {
 		for _, r := range []response{
 			call(a, "alice", "POST", "/own", `{`+m+`}`), call(a, "alice", "POST", "/own", `[{"owner":"alice"},{`+m+`}]`), call(a, "alice", "PATCH", "/own/1", `{`+m+`}`),
@@ -133,7 +133,7 @@ func TestD3_MassAssignment(t *testing.T) {
 	wantStatus(t, call(a, "alice", "PATCH", "/own/1", `{"id":2}`), 400)
 	wantStatus(t, execute(a, "alice", `{"Update":{"api_name":"own","record_id":1,"value":{"id":2}}}`), 400)
 	wantStatus(t, call(a, "alice", "POST", "/own", `{"id":2,"owner":"alice"}`), 400)
-	if after := dump(t, a.db); after != before {
+	if after := a.state(); after != before {
 		t.Errorf("changed: %s", difference(before, after))
 	}
 	a.wantStored("alice one", "alice many", "bob one", "bob many")

@@ -102,7 +102,7 @@ func TestAttackIdempotencyKeys(t *testing.T) {
 func TestAttackBatchReferences(t *testing.T) {
 	t.Parallel()
 	a := newAttacked(t)
-	before := dump(t, a.db)
+	before := a.state()
 	for _, ops := range []string{
 		`{"Update":{"api_name":"own","record_id":"2","value":{}}},{"Create":{"api_name":"note","value":{"owner":"alice","doc":{"$id":0}}}}`,
 		`{"Delete":{"api_name":"own","record_id":"2"}},{"Create":{"api_name":"note","value":{"owner":"alice","doc":{"$id":0}}}}`,
@@ -120,7 +120,7 @@ func TestAttackBatchReferences(t *testing.T) {
 				t.Errorf("%s: %v", ops, r)
 			}
 		}
-		if after := dump(t, a.db); after != before {
+		if after := a.state(); after != before {
 			t.Fatalf("%s: changed: %s", ops, difference(before, after))
 		}
 	}
@@ -148,7 +148,7 @@ func TestAttackHooksOfDeniedRequests(t *testing.T) {
 	b := openFileService(t, a.db, a.store, records.FilesConfig{}, apis...)
 	h := withTransactions(b.svc)
 	tag := get(h, "bob", "/own/2").header.Get("Etag")
-	before := dump(t, a.db)
+	before := a.state()
 	for _, c := range []struct {
 		who, method, path, body string
 		header                  []string
@@ -173,7 +173,7 @@ func TestAttackHooksOfDeniedRequests(t *testing.T) {
 			"POST": fmt.Sprintf(`{"Create":{"api_name":%q,"value":%s}}`, api, c.body), "PATCH": fmt.Sprintf(`{"Update":{"api_name":%q,"record_id":%q,"value":%s}}`, api, id, c.body), "DELETE": fmt.Sprintf(`{"Delete":{"api_name":%q,"record_id":%q}}`, api, id),
 		}[c.method]))
 	}
-	if after := dump(t, a.db); after != before {
+	if after := a.state(); after != before {
 		t.Errorf("changed: %s", difference(before, after))
 	}
 	wantStatus(t, call(h, "alice", "PATCH", "/own/1", `{"title":"x"}`), 200)

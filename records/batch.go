@@ -157,11 +157,6 @@ func (b *batch) decode(data []byte) error {
 	case err != nil:
 		return errBody.because(err)
 	}
-	for _, w := range b.writes {
-		if !w.p.allows(w.op, b.user) {
-			return w.located(ErrDenied)
-		}
-	}
 	return nil
 }
 
@@ -213,8 +208,11 @@ func (b *batch) arguments(w *write, data []byte) error {
 	if w.p, err = b.s.plan(api); err != nil {
 		return err
 	}
-	if w.p.table.view {
+	switch {
+	case w.p.table.view:
 		return ErrNotAllowed
+	case !w.p.allows(w.op, b.user): // before anything is said about its columns
+		return ErrDenied
 	}
 	w.r = w.p.newRequest(b.user)
 	w.r.at = w.at + "/" + map[Permission]string{Create: "Create", Update: "Update", Delete: "Delete"}[w.op] + "/value"
@@ -305,7 +303,7 @@ func isJSON(r *http.Request) bool {
 // located adds to err which operation it is about.
 func (w *write) located(err error) error {
 	var known *Error
-	if w.at == "" || !errors.As(err, &known) || len(known.Fields) > 0 {
+	if w.at == "" || !errors.As(err, &known) || len(known.Fields) > 0 || known.Status >= http.StatusInternalServerError {
 		return err
 	}
 	e := *known

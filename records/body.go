@@ -208,7 +208,8 @@ func (p *plan) decodeMultipart(media string, data []byte, user caller) ([]*reque
 		return nil, errBody
 	}
 	// The reader tells a body that ends early from a complete one only at times.
-	if !bytes.Contains(data, []byte("--"+params["boundary"]+"--")) {
+	end := bytes.LastIndex(data, []byte("--"+params["boundary"]+"--"))
+	if end < 0 || end > 0 && data[end-1] != '\n' {
 		return nil, errBody
 	}
 	parts := multipart.NewReader(bytes.NewReader(data), params["boundary"])

@@ -17,7 +17,8 @@ type Error struct {
 	// problem details (RFC 9457), if it asks for these.
 	Fields []FieldError
 
-	cause error // for the log, never for the client
+	cause   error // for the log, never for the client
+	refused bool  // by Refuse
 }
 
 // A FieldError tells what is wrong with one value of a request.
@@ -85,7 +86,9 @@ var (
 func badRequest(text string) *Error { return &Error{Status: http.StatusBadRequest, Text: text} }
 
 func (e *Error) because(cause error) *Error {
-	return &Error{Status: e.Status, Text: e.Text, Fields: e.Fields, cause: cause}
+	wrapped := *e
+	wrapped.cause = cause
+	return &wrapped
 }
 
 // constraints are SQLite's extended result codes that a request can cause.

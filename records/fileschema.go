@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/bedplate/bedplate/internal/sqltoken"
 	"github.com/bedplate/bedplate/sqlite"
@@ -113,13 +114,14 @@ func (f *files) install(ctx context.Context, _ map[string]*plan) error {
 	return nil
 }
 
+// maxInstall bounds how long a repeated transaction keeps the writer.
+const maxInstall = time.Minute
+
 // retry runs fn in a transaction, again if that is lost for others' reasons.
 func (f *files) retry(ctx context.Context, fn func(tx *sqlite.Tx) error) error {
-	var err error
-	for range maxAttempts {
-		if err = f.db.Update(ctx, fn); !errors.Is(err, sqlite.ErrRolledBack) {
-			break
-		}
+	err := f.db.Update(ctx, fn)
+	if errors.Is(err, sqlite.ErrRolledBack) {
+		err = f.db.UpdateAlone(ctx, maxInstall, fn)
 	}
 	return err
 }

@@ -1,6 +1,7 @@
 package records
 
 import (
+	"bytes"
 	"context"
 	"database/sql/driver"
 	"errors"
@@ -43,7 +44,7 @@ func Refuse(status int, text string) *Error {
 	if status < 400 || status > 499 {
 		status = http.StatusBadRequest
 	}
-	return &Error{Status: status, Text: text}
+	return &Error{Status: status, Text: text, refused: true}
 }
 
 // holdTime is how much longer than its hooks a request may keep the writer.
@@ -63,7 +64,11 @@ func (w *write) newChange(old []driver.Value) *Change {
 	c.Values = map[string]any{}
 	for _, col := range w.p.table.columns {
 		if w.r.given.has(col.index) {
-			c.Values[col.name] = w.r.values[col.index]
+			v := w.r.values[col.index]
+			if b, ok := v.([]byte); ok {
+				v = bytes.Clone(b) // the request may be executed again
+			}
+			c.Values[col.name] = v
 		}
 	}
 	if k := w.p.table.key; w.op == Create && w.r.given.has(k.index) {
@@ -86,10 +91,11 @@ func (s *Service) before(ctx context.Context, tx *sqlite.Tx, w *write) error {
 		err = ctx.Err()
 	}
 	var refused *Error
+	var panicked *sqlite.PanicError
 	switch {
-	case errors.As(err, &refused) && refused.Status < 500:
-		return err
-	case errors.Is(err, context.DeadlineExceeded):
+	case !errors.As(err, &panicked) && errors.As(err, &refused) && (refused.refused || refused == ErrDenied || refused == ErrNotFound):
+		return refused
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return (&Error{Status: http.StatusServiceUnavailable}).because(fmt.Errorf("hook before the write: %w", err))
 	case err != nil:
 		return (&Error{Status: http.StatusInternalServerError}).because(fmt.Errorf("hook before the write: %w", err))
@@ -134,17 +140,17 @@ func stored(v any) (driver.Value, bool) {
 
 // after calls the After hooks.
 func (j *job) after(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), j.s.cfg.HookTimeout)
+	defer cancel()
 	for _, w := range j.writes {
 		if w.p.api.After == nil || w.op == Create && w.rows == 0 {
 			continue
 		}
 		w.change.ID = w.key
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), j.s.cfg.HookTimeout)
 		err := contained(func() error {
 			w.p.api.After(ctx, w.change)
 			return nil
 		})
-		cancel()
 		if err != nil {
 			j.s.log.ErrorContext(ctx, "hook after the commit", "api", w.p.api.Name, "error", err)
 		}

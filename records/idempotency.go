@@ -54,7 +54,7 @@ func (s *Service) newOnce(r *http.Request, user caller, scope, database string, 
 			return nil, errIdempotencyKey
 		}
 	}
-	who := sha256.Sum256(fmt.Appendf(nil, "%s\x00%q\x00%s", scope, identity(user.id), key))
+	who := sha256.Sum256(fmt.Appendf(nil, "%s\x00%q\x00%t\x00%s", scope, identity(user.id), user.system, key))
 	what := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s\x00%s", r.URL.RawQuery, r.Header.Get("Content-Type"), body))
 	return &once{database: database, key: who[:], fingerprint: what[:], now: s.cfg.Now(), answer: answer}, nil
 }

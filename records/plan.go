@@ -67,6 +67,7 @@ type shape struct {
 	kind      shapeKind
 	mayUpdate bool     // for Replace: whether the caller may update
 	granted   bool     // the rule has been asked
+	replaces  bool     // the update rule has been asked about the row in the way
 	system    bool     // no rule counts
 	given     fieldSet // columns with a value
 	named     fieldSet // of these, the ones that the request named

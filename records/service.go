@@ -151,10 +151,14 @@ func storedKey(db *sqlite.DB) (key []byte, err error) {
 }
 
 // plan returns the API of that name, compiled against the present schema.
-func (s *Service) plan(name string) (*plan, error) {
+func (s *Service) plan(name string) (*plan, error) { return s.planFor(name, false) }
+
+// planFor is plan for a caller that may be holding the writer, which preparing
+// the database waits for: that is left to the next one that does not.
+func (s *Service) planFor(name string, holding bool) (*plan, error) {
 	set := s.plans.Load()
 	if now := time.Now().UnixNano(); set.changes != s.db.SchemaChanges() || now-set.checked.Load() > recheckEvery {
-		set = s.refresh(set)
+		set = s.refresh(set, holding)
 	}
 	p := set.byName[name]
 	if p != nil {
@@ -171,8 +175,8 @@ func (s *Service) plan(name string) (*plan, error) {
 // refresh returns plans for the present schema, compiling them if it changed.
 // One request does it. Others wait for it after a change by this handle, so
 // that it is visible at once, and otherwise go on with what there is.
-func (s *Service) refresh(set *planSet) *planSet {
-	if set.changes != s.db.SchemaChanges() {
+func (s *Service) refresh(set *planSet, holding bool) *planSet {
+	if set.changes != s.db.SchemaChanges() && !holding {
 		s.refreshMu.Lock()
 	} else if !s.refreshMu.TryLock() {
 		return set
@@ -191,8 +195,8 @@ func (s *Service) refresh(set *planSet) *planSet {
 		s.log.Error("read schema version", "error", err)
 		return set
 	}
-	next := &planSet{byName: set.byName, schema: version, changes: changes}
-	if version != set.schema || set.again {
+	next := &planSet{byName: set.byName, schema: version, changes: changes, again: set.again}
+	if version != set.schema || set.again && !holding {
 		var mistakes error
 		if next, mistakes, err = s.compile(ctx); err != nil {
 			// The database cannot be asked at the moment; the next request tries again.
@@ -202,9 +206,14 @@ func (s *Service) refresh(set *planSet) *planSet {
 		if mistakes != nil {
 			s.log.Error("record APIs do not fit the schema", "error", mistakes)
 		}
-		next = s.prepareAgain(next, set.again)
+		if next.again = holding; !holding {
+			next = s.prepareAgain(next, set.again)
+		}
 	}
 	next.checked.Store(time.Now().UnixNano())
+	if holding {
+		next.checked.Store(0) // to be looked at by the next one
+	}
 	s.plans.Store(next)
 	return next
 }

@@ -66,7 +66,7 @@ func (p *plan) onConflict(b *builder, s shape) {
 	case Replace:
 		var set []string
 		for _, c := range p.table.columns {
-			if c != p.table.key && !c.generated && p.input[c.name] != nil {
+			if c != p.table.key && !c.generated && (p.input[c.name] != nil || s.given.has(c.index)) {
 				set = append(set, quote(c.name)+"=excluded."+quote(c.name))
 			}
 		}
@@ -75,6 +75,7 @@ func (p *plan) onConflict(b *builder, s shape) {
 		}
 		b.add(" ON CONFLICT (", quote(p.table.key.name), ") DO UPDATE SET ", strings.Join(set, ","))
 		switch {
+		case s.replaces: // which has been asked
 		case !s.mayUpdate:
 			b.add(" WHERE 0")
 		case p.update != nil && !s.system:

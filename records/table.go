@@ -206,7 +206,7 @@ func (t *Table[T]) begin(ctx context.Context) (*tableFields, caller, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, caller{}, err
 	}
-	p, err := t.s.plan(t.api)
+	p, err := t.s.planFor(t.api, t.tx != nil)
 	if err != nil {
 		return nil, caller{}, err
 	}

@@ -18,6 +18,8 @@ type write struct {
 	at   string     // JSON Pointer to the operation in a batch
 	cond *condition // what the record must be like; nil: anything
 
+	replaces driver.Value // the key of a row that may be replaced
+
 	rows   int          // of a create; 0: with Ignore, its key was taken
 	key    driver.Value // of the record
 	etag   string       // of the record after an update, if there is a cond and it can be read
@@ -46,10 +48,8 @@ func (s *Service) apply(ctx context.Context, tx *sqlite.Tx, writes []*write, onc
 		if w.op == Create {
 			w.p.fillOwners(w.r)
 		}
-		if v := w.p.validation; v != nil && w.op != Delete {
-			if err := v.check(w.r, w.op == Update); err != nil {
-				return err
-			}
+		if err := w.validate(); err != nil {
+			return err
 		}
 		uploads = append(uploads, w.r.uploads...)
 		j.asked = append(j.asked, w.r)
@@ -66,20 +66,20 @@ func (s *Service) apply(ctx context.Context, tx *sqlite.Tx, writes []*write, onc
 			}
 			return
 		}
-		for _, w := range writes {
-			if len(w.unused) > 0 {
-				s.files.remove(w.unused)
-			}
+		if unused := j.unused(); len(unused) > 0 {
+			s.files.remove(unused)
 		}
 		j.after(ctx)
 	}
 	if tx != nil {
-		if err := j.nested(ctx, tx); err != nil {
+		err := j.nested(ctx, tx)
+		switch {
+		case err != nil:
 			end(false)
-			return err
+		case len(uploads) > 0 || len(j.unused()) > 0 || j.hooked():
+			tx.OnEnd(end)
 		}
-		tx.OnEnd(end)
-		return nil
+		return err
 	}
 	if j.interactive() {
 		err = j.update(ctx)
@@ -88,6 +88,27 @@ func (s *Service) apply(ctx context.Context, tx *sqlite.Tx, writes []*write, onc
 	}
 	end(err == nil)
 	return err
+}
+
+// validate judges the values of w by the conditions of its API.
+func (w *write) validate() error {
+	if w.p.validation == nil || w.op == Delete {
+		return nil
+	}
+	return w.p.validation.check(w.r, w.op == Update)
+}
+
+// unused returns the ids of files that no row refers to any more.
+func (j *job) unused() (ids []string) {
+	for _, w := range j.writes {
+		ids = append(ids, w.unused...)
+	}
+	return ids
+}
+
+// hooked reports whether an After is to be called.
+func (j *job) hooked() bool {
+	return slices.ContainsFunc(j.writes, func(w *write) bool { return w.p.api.After != nil })
 }
 
 // fillOwners sets what the request leaves out of the columns that refer to
@@ -132,18 +153,14 @@ func (j *job) write(ctx context.Context) error {
 	return j.refusal(ctx, err)
 }
 
-// maxAttempts bounds how often a transaction is run that was lost for reasons
-// outside of it.
-const maxAttempts = 3
-
-// update executes the writes one after the other in a transaction.
+// update executes the writes one after the other in a transaction. One that
+// was lost for reasons outside of it is run again, where there are none.
 func (j *job) update(ctx context.Context) error {
-	var err error
-	for range maxAttempts {
-		err = j.s.db.UpdateWithin(ctx, j.s.cfg.HookTimeout+holdTime, func(tx *sqlite.Tx) error { return j.run(ctx, tx) })
-		if !errors.Is(err, sqlite.ErrRolledBack) {
-			break
-		}
+	hold := j.s.cfg.HookTimeout + holdTime
+	run := func(tx *sqlite.Tx) error { return j.run(ctx, tx) }
+	err := j.s.db.UpdateWithin(ctx, hold, run)
+	if errors.Is(err, sqlite.ErrRolledBack) {
+		err = j.s.db.UpdateAlone(ctx, hold, run)
 	}
 	return j.refusal(ctx, err)
 }
@@ -164,8 +181,13 @@ func (j *job) run(ctx context.Context, tx *sqlite.Tx) error {
 	for i, w := range j.writes {
 		j.at = i
 		w.r = j.asked[i].clone() // a transaction may be run again
-		if err := w.r.resolve(); err != nil {
-			return err
+		if w.r.refer != nil {
+			if err := w.r.resolve(); err != nil {
+				return err
+			}
+			if err := w.validate(); err != nil { // what was not known before
+				return err
+			}
 		}
 		if err := j.s.perform(ctx, tx, w); err != nil {
 			return err
@@ -180,8 +202,10 @@ func (j *job) run(ctx context.Context, tx *sqlite.Tx) error {
 // perform executes one write in tx: the rule is asked, then the hook, then
 // the row is written as the hook has left it.
 func (s *Service) perform(ctx context.Context, tx *sqlite.Tx, w *write) error {
-	if err := tx.Write(w.conditions(nil)...); err != nil {
-		return err
+	if w.cond != nil {
+		if err := tx.Write(w.conditions(nil)...); err != nil {
+			return err
+		}
 	}
 	var unknown error // files to be kept, told to whom the rule lets pass only
 	if w.r.keeps {    // the rule may ask what the files are
@@ -201,11 +225,29 @@ func (s *Service) perform(ctx context.Context, tx *sqlite.Tx, w *write) error {
 	if w.p.api.Before != nil || w.p.api.After != nil {
 		w.change = w.newChange(old)
 	}
-	if err := s.before(ctx, tx, w); err != nil {
-		return err
+	write := func() error {
+		if err := s.before(ctx, tx, w); err != nil {
+			return err
+		}
+		return tx.Write(w.statements(nil, true)...)
 	}
-	return tx.Write(w.statements(nil, true)...)
+	if w.op != Create || w.p.api.Conflict != Ignore || w.p.api.Before == nil {
+		return write()
+	}
+	err = tx.Nested(func() error {
+		if err := write(); err != nil || w.rows > 0 {
+			return err
+		}
+		return errIgnored // and so is what the hook has done
+	})
+	if errors.Is(err, errIgnored) {
+		err = nil
+	}
+	return err
 }
+
+// errIgnored undoes what the hook of a create has done that creates nothing.
+var errIgnored = errors.New("key is taken")
 
 // admit asks the rule, unless system, and reads the row that is to be changed,
 // with all columns of the table.
@@ -213,12 +255,17 @@ func (w *write) admit(tx *sqlite.Tx, system bool) (old []driver.Value, err error
 	p, r := w.p, w.r
 	sh := shape{given: r.given, named: r.named, system: system}
 	if w.op == Create {
-		if p.create == nil || sh.system {
+		if sh.system {
 			return nil, nil
 		}
-		sh.kind = grantShape
-		st := p.cached(sh)
-		return nil, tx.Write(sqlite.Stmt{SQL: st.sql, Args: st.bind(r), Done: granted})
+		if p.create != nil {
+			sh.kind = grantShape
+			st := p.cached(sh)
+			if err := tx.Write(sqlite.Stmt{SQL: st.sql, Args: st.bind(r), Done: granted}); err != nil {
+				return nil, err
+			}
+		}
+		return nil, w.admitReplace(tx)
 	}
 	asked := p.update
 	if sh.kind = admitShape; w.op == Delete {
@@ -233,6 +280,33 @@ func (w *write) admit(tx *sqlite.Tx, system bool) (old []driver.Value, err error
 		err = w.missing(asked)
 	}
 	return old, err
+}
+
+// admitReplace asks whether the row may be replaced that has the key which the
+// request gives, if there is one.
+func (w *write) admitReplace(tx *sqlite.Tx) error {
+	p, r := w.p, *w.r
+	if r.key = r.values[p.table.key.index]; p.api.Conflict != Replace || r.key == nil {
+		return nil
+	}
+	rows := 0
+	ask := func(sh shape) error {
+		st := p.cached(sh)
+		rows = 0
+		return tx.Query(st.sql, st.bind(&r), func([]driver.Value) error { rows++; return nil })
+	}
+	err := ask(shape{kind: admitShape, system: true})
+	if err != nil || rows == 0 {
+		return err
+	}
+	if !p.allows(Update, r.user) {
+		return ErrDenied
+	}
+	if err = ask(shape{kind: admitShape, given: r.given, named: r.named}); err == nil {
+		err = granted(rows)
+	}
+	w.replaces = r.key
+	return err
 }
 
 // statements appends what executes w. With asked, the rule has granted it
@@ -278,6 +352,9 @@ func (w *write) insert(stmts []sqlite.Stmt, asked bool) []sqlite.Stmt {
 	sh := shape{
 		kind: insertShape, given: r.given, named: r.named, granted: asked, system: r.user.system,
 		mayUpdate: p.api.Conflict == Replace && p.allows(Update, r.user),
+	}
+	if w.replaces != nil && identity(w.replaces) == identity(r.values[p.table.key.index]) {
+		sh.replaces = true
 	}
 	ignore := p.api.Conflict == Ignore
 	if create := sh.judged(p.create); create != nil && (sh.given.empty() || ignore) {
@@ -395,9 +472,6 @@ func (r *request) clone() *request {
 
 // resolve replaces references to earlier writes by their keys.
 func (r *request) resolve() error {
-	if r.refer == nil {
-		return nil
-	}
 	resolved := func(v driver.Value) (driver.Value, error) {
 		ref, ok := v.(reference)
 		if !ok {

@@ -50,7 +50,8 @@ var (
 	ErrNewerSchema = errors.New("sqlite: the database is newer than the program")
 )
 
-// A StmtError tells which statement of a Write an error of SQLite comes from.
+// A StmtError tells which statement of a Write an error comes from, be it one of
+// SQLite or of Done.
 type StmtError struct {
 	Index int // in the list
 	Err   error

@@ -22,23 +22,41 @@ type Tx struct {
 	ended  []func(committed bool)
 }
 
+// errInside is for what would wait for the end of the query that it is inside
+// of. QueryRowContext, which has no error to return, gets a context with it.
+var errInside = errors.New("sqlite: inside a row of Query, only Query can be used")
+
 // ExecContext executes a statement that returns no rows.
 func (t *Tx) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	if t.inside {
+		return nil, errInside
+	}
 	return t.tx.ExecContext(ctx, query, args...)
 }
 
 // QueryContext executes a statement that returns rows.
 func (t *Tx) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	if t.inside {
+		return nil, errInside
+	}
 	return t.tx.QueryContext(ctx, query, args...)
 }
 
 // QueryRowContext executes a statement that returns at most one row.
 func (t *Tx) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+	if t.inside {
+		ended, cancel := context.WithCancelCause(ctx)
+		cancel(errInside)
+		ctx = ended
+	}
 	return t.tx.QueryRowContext(ctx, query, args...)
 }
 
 // PrepareContext prepares a statement for use within this transaction.
 func (t *Tx) PrepareContext(ctx context.Context, query string) (*sql.Stmt, error) {
+	if t.inside {
+		return nil, errInside
+	}
 	return t.tx.PrepareContext(ctx, query)
 }
 
@@ -108,10 +126,15 @@ func (t *Tx) directly(fn func(*conn) error) error {
 	return err
 }
 
+// end calls the funcs of OnEnd, the others also if one panics.
 func (t *Tx) end(committed bool) {
-	for _, fn := range t.ended {
-		fn(committed)
+	if len(t.ended) == 0 {
+		return
 	}
+	fn := t.ended[0]
+	t.ended = t.ended[1:]
+	defer t.end(committed)
+	fn(committed)
 }
 
 // Update runs fn in a write transaction and returns after its commit. When fn
@@ -129,17 +152,34 @@ func (db *DB) Update(ctx context.Context, fn func(tx *Tx) error) error {
 // UpdateWithin is Update for a function that may keep the writer for hold
 // instead of Options.MaxHold, if that is longer.
 func (db *DB) UpdateWithin(ctx context.Context, hold time.Duration, fn func(tx *Tx) error) error {
+	return db.update(ctx, &request{hold: hold}, fn)
+}
+
+// UpdateAlone is UpdateWithin in a transaction that no others share, so that it
+// is not rolled back for their reasons. Nobody else's commit is shared either:
+// it is for what has been lost with a shared one ([ErrRolledBack]).
+func (db *DB) UpdateAlone(ctx context.Context, hold time.Duration, fn func(tx *Tx) error) error {
+	return db.update(ctx, &request{hold: hold, alone: true}, fn)
+}
+
+func (db *DB) update(ctx context.Context, r *request, fn func(tx *Tx) error) (err error) {
 	if fn == nil {
 		fn = func(*Tx) error { panic("sqlite: Update without a function") }
 	}
 	var begun *Tx
-	err := db.writer.do(ctx, &request{hold: min(hold, db.opts.MaxHold), fn: func(tx *Tx) error {
+	committed := false
+	defer func() {
+		if begun != nil {
+			begun.end(committed)
+		}
+	}()
+	r.hold = min(r.hold, db.opts.MaxHold)
+	r.fn = func(tx *Tx) error {
 		begun = tx
 		return fn(tx)
-	}})
-	if begun != nil {
-		begun.end(err == nil)
 	}
+	err = db.writer.do(ctx, r)
+	committed = err == nil
 	return err
 }
 
@@ -151,16 +191,18 @@ func (db *DB) View(ctx context.Context, fn func(tx *Tx) error) error {
 		return err
 	}
 	var begun *Tx
-	err = func() error {
-		defer db.readers.put(c)
-		return runTx(c, func(tx *Tx) error {
-			begun = tx
-			return fn(tx)
-		}, nil)
+	committed := false
+	defer func() {
+		db.readers.put(c)
+		if begun != nil {
+			begun.end(committed)
+		}
 	}()
-	if begun != nil {
-		begun.end(err == nil)
-	}
+	err = runTx(c, func(tx *Tx) error {
+		begun = tx
+		return fn(tx)
+	}, nil)
+	committed = err == nil
 	return err
 }
 

@@ -3,6 +3,8 @@ package sqlite_test
 import (
 	"database/sql/driver"
 	"errors"
+	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -209,5 +211,96 @@ func TestNested(t *testing.T) {
 		return nil
 	}); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// What waits for the query that it is inside of is an error, not a deadlock.
+func TestTxInsideQuery(t *testing.T) {
+	t.Parallel()
+	db := sqlitetest.Open(t, itemSchema)
+	if err := write(db, 1)(); err != nil {
+		t.Fatal(err)
+	}
+	err := db.Update(bg, func(tx *sqlite.Tx) error {
+		return tx.Query("SELECT id FROM item", nil, func([]driver.Value) error {
+			if err := exec(tx, 2); err == nil {
+				t.Error("ExecContext has returned no error")
+			}
+			if rows, err := tx.QueryContext(bg, "SELECT 1"); err == nil {
+				t.Error("QueryContext has returned no error", rows.Close(), rows.Err())
+			}
+			if s, err := tx.PrepareContext(bg, "SELECT 1"); err == nil {
+				t.Error("PrepareContext has returned no error", s.Close())
+			}
+			var n int
+			if err := tx.QueryRowContext(bg, "SELECT 1").Scan(&n); err == nil {
+				t.Error("QueryRowContext has returned no error")
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func TestOnEndInAnyCase(t *testing.T) {
+	t.Parallel()
+	db := sqlitetest.Open(t, itemSchema)
+	told := make(chan bool, 3)
+	tell := func(committed bool) { told <- committed }
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = db.Update(bg, func(tx *sqlite.Tx) error {
+			tx.OnEnd(tell)
+			runtime.Goexit()
+			return nil
+		})
+	}()
+	<-done
+	func() {
+		defer func() { _ = recover() }()
+		_ = db.Update(bg, func(tx *sqlite.Tx) error {
+			tx.OnEnd(func(bool) { panic("in OnEnd") })
+			tx.OnEnd(tell)
+			return exec(tx, 1)
+		})
+	}()
+	if len(told) != 2 || <-told || !<-told {
+		t.Error("not all were told")
+	}
+}
+
+// A function that is alone loses nothing to the deferred constraints of others.
+func TestUpdateAlone(t *testing.T) {
+	t.Parallel()
+	db := sqlitetest.Open(t, itemSchema+`; CREATE TABLE part (item INTEGER REFERENCES item(id) DEFERRABLE INITIALLY DEFERRED) STRICT`)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if err := db.Write(bg, sqlite.Stmt{SQL: "INSERT INTO part VALUES (-1)"}); sqlite.Code(err) != 787 {
+					t.Errorf("a part of nothing: %v", err)
+					return
+				}
+			}
+		})
+	}
+	for id := range int64(200) {
+		if err := db.UpdateAlone(bg, time.Minute, func(tx *sqlite.Tx) error { return exec(tx, id+1) }); err != nil {
+			t.Error(err)
+		}
+	}
+	close(stop)
+	wg.Wait()
+	if err := db.UpdateAlone(bg, time.Minute, func(tx *sqlite.Tx) error { return tx.Write(sqlite.Stmt{SQL: "INSERT INTO part VALUES (-1)"}) }); sqlite.Code(err) != 787 {
+		t.Errorf("a part of nothing: %v", err)
 	}
 }

@@ -63,6 +63,7 @@ type request struct {
 	stmts []Stmt
 	fn    func(*Tx) error
 	hold  time.Duration // how long fn may keep the writer
+	alone bool          // in a transaction that it shares with nobody
 	own   func(*conn) error
 
 	err     error        // written by the leader before it answers
@@ -192,11 +193,12 @@ func (w *writer) forget(r *request) bool {
 	return true
 }
 
-// next takes the first waiting request, or nil.
-func (w *writer) next() *request {
+// next takes the first waiting request, or nil. One that is to be alone is taken
+// as the first of a transaction only.
+func (w *writer) next(first bool) *request {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.queue) == 0 {
+	if len(w.queue) == 0 || w.queue[0].alone && !first {
 		return nil
 	}
 	r := w.queue[0]
@@ -324,7 +326,7 @@ func (w *writer) abandon(batch []*request, cause error) {
 // with their outcome in err.
 func (w *writer) batch(done *[]*request) {
 	take := func() *request {
-		r := w.next()
+		r := w.next(len(*done) == 0)
 		if r != nil {
 			*done = append(*done, r)
 		}
@@ -354,7 +356,7 @@ func (w *writer) batch(done *[]*request) {
 		} else {
 			joined++
 		}
-		if len(*done) >= w.db.opts.MaxBatch || time.Since(start) > maxBatchTime {
+		if r.alone || len(*done) >= w.db.opts.MaxBatch || time.Since(start) > maxBatchTime {
 			break
 		}
 	}
@@ -369,7 +371,7 @@ func (w *writer) batch(done *[]*request) {
 // refuse answers everybody in the queue with err: they have waited as long as
 // the one that the transaction could not be begun for.
 func (w *writer) refuse(done *[]*request, err error) {
-	for r := w.next(); r != nil; r = w.next() {
+	for r := w.next(true); r != nil; r = w.next(true) {
 		r.err = err
 		*done = append(*done, r)
 	}
