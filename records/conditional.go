@@ -21,12 +21,13 @@ func strongTag(body []byte) string {
 	return string(appendTag(make([]byte, 0, 24), sum[:16]))
 }
 
-// weakTag returns the entity tag of any other response: of the records in it
-// and how many there are in all, -1 if that is not told.
-func weakTag(records []byte, total int64) string {
+// weakTag returns the entity tag of any other response: of the records in it,
+// how many there are in all, and for whom and in what order they are, since a
+// cursor is good for that only.
+func weakTag(records []byte, total int64, context []byte) string {
 	sum := sha256.Sum256(records)
-	if total >= 0 {
-		sum = sha256.Sum256(binary.AppendVarint(sum[:], total))
+	if context != nil {
+		sum = sha256.Sum256(append(binary.AppendVarint(sum[:], total), context...))
 	}
 	return string(appendTag(append(make([]byte, 0, 26), "W/"...), sum[:16]))
 }

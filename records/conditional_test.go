@@ -134,3 +134,13 @@ func TestOneWinnerPerVersion(t *testing.T) {
 		}
 	}
 }
+
+// Whoever has a list of another caller is not told to go on with it: the
+// cursor in it would be of no use.
+func TestListTagIsTheCallers(t *testing.T) {
+	t.Parallel()
+	h := serve(t, openDB(t, docSchema), records.API{Name: "doc", Table: "doc", World: everything})
+	anonymous := get(h, "", "/doc?limit=1").header.Get("Etag")
+	wantStatus(t, call(h, "", "GET", "/doc?limit=1", "", "If-None-Match", anonymous), 304)
+	wantStatus(t, call(h, "7", "GET", "/doc?limit=1", "", "If-None-Match", anonymous), 200)
+}

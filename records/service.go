@@ -153,8 +153,9 @@ func storedKey(db *sqlite.DB) (key []byte, err error) {
 // plan returns the API of that name, compiled against the present schema.
 func (s *Service) plan(name string) (*plan, error) { return s.planFor(name, false) }
 
-// planFor is plan for a caller that may be holding the writer, which preparing
-// the database waits for: that is left to the next one that does not.
+// planFor is plan for a caller that may be holding the writer or a reading
+// connection. Preparing the database would wait for the writer: that is left to
+// the next one that does not.
 func (s *Service) planFor(name string, holding bool) (*plan, error) {
 	set := s.plans.Load()
 	if now := time.Now().UnixNano(); set.changes != s.db.SchemaChanges() || now-set.checked.Load() > recheckEvery {
@@ -172,6 +173,9 @@ func (s *Service) planFor(name string, holding bool) (*plan, error) {
 	return nil, ErrNotAllowed
 }
 
+// maxHoldingRefresh bounds refresh inside of a transaction.
+const maxHoldingRefresh = 250 * time.Millisecond
+
 // refresh returns plans for the present schema, compiling them if it changed.
 // One request does it. Others wait for it after a change by this handle, so
 // that it is visible at once, and otherwise go on with what there is.
@@ -188,10 +192,16 @@ func (s *Service) refresh(set *planSet, holding bool) *planSet {
 		}
 		set = now
 	}
-	ctx := context.Background()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	if holding { // a connection, too, which may be the only one
+		ctx, cancel = context.WithTimeout(ctx, maxHoldingRefresh)
+		defer cancel()
+	}
 	changes := s.db.SchemaChanges()
 	version, err := s.db.SchemaVersion(ctx)
 	if err != nil {
+		set.checked.Store(time.Now().UnixNano())
 		s.log.Error("read schema version", "error", err)
 		return set
 	}
