@@ -286,6 +286,7 @@ func (w *write) admit(tx *sqlite.Tx, system bool) (old []driver.Value, err error
 // request gives, if there is one.
 func (w *write) admitReplace(tx *sqlite.Tx) error {
 	p, r := w.p, *w.r
+	w.replaces = nil
 	if r.key = r.values[p.table.key.index]; p.api.Conflict != Replace || r.key == nil {
 		return nil
 	}
