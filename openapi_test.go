@@ -362,6 +362,45 @@ func TestOpenAPIRequests(t *testing.T) {
 	}
 }
 
+// A transaction needs what the operations in it do: nobody has to sign in if
+// everybody may write to an API that the document shows.
+func TestOpenAPITransaction(t *testing.T) {
+	t.Parallel()
+	note := func(world, authenticated records.Permission) []records.API {
+		return []records.API{{Name: "notes", Table: "post", World: world, Authenticated: authenticated}}
+	}
+	const all = records.Create | records.Read | records.Update | records.Delete
+	for name, test := range map[string]struct {
+		apis []records.API
+		open bool
+	}{
+		"world creates":    {note(records.Create, 0), true},
+		"world deletes":    {note(records.Delete, all), true},
+		"users write":      {note(records.Read|records.Schema, all), false},
+		"nobody writes":    {note(records.Read, records.Read), false},
+		"world sees views": {[]records.API{{Name: "titles", Table: "title", World: all}}, false},
+	} {
+		cfg := describedConfig(t, t.TempDir())
+		cfg.Records = test.apis
+		body, err := open(t, cfg).OpenAPI()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var operation struct {
+			Tags     []string
+			Security []json.RawMessage
+		}
+		if err := json.Unmarshal(parseDocument(t, body).Paths["/api/transaction/v1/execute"]["post"], &operation); err != nil {
+			t.Fatal(err)
+		}
+		open := len(operation.Security) > 0 && string(operation.Security[0]) == "{}"
+		if !slices.Equal(operation.Tags, []string{"transaction"}) || len(operation.Security) == 0 || open != test.open ||
+			!slices.ContainsFunc(operation.Security, func(r json.RawMessage) bool { return string(r) != "{}" }) {
+			t.Errorf("%s: tags %q, security %s", name, operation.Tags, operation.Security)
+		}
+	}
+}
+
 // Without a sign-in and subscriptions there are no routes of theirs.
 func TestOpenAPIPlain(t *testing.T) {
 	t.Parallel()

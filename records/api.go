@@ -72,6 +72,11 @@ type API struct {
 	// (https://www.sqlite.org/fts5.html#full_text_query_syntax). Every
 	// column of it must be one that callers may see. FTS5 must be compiled
 	// into the program, with the build tag sqlite_fts5.
+	//
+	// Not together with ReadRule: FTS5 looks at all documents, and how long
+	// that takes tells what is in those that the rule would hide. Instead,
+	// keep what each class of readers may see in a table of its own, with an
+	// index and an API without a rule, or search in a handler of your own.
 	FullText string
 
 	// Exclude lists columns that do not exist as far as this API goes.

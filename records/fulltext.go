@@ -37,7 +37,7 @@ func (f *fullText) where(b *builder, query string, joined bool) {
 }
 
 // check asks the index alone whether query is well-formed, so that the answer
-// does not depend on the rows and on the rule.
+// depends neither on the rows nor on the rest of the request.
 func (f *fullText) check(query queryFunc, match string) error {
 	err := query("SELECT 1 FROM "+f.table+" WHERE "+f.match+" MATCH ?1 LIMIT 1", []driver.Value{match}, func([]driver.Value) error { return nil })
 	if err != nil && evaluation(err) {
@@ -59,6 +59,10 @@ func searchable(query string) bool {
 // fullText finds the index of p.
 func (c *compiler) fullText(p *plan) {
 	if p.api.FullText == "" {
+		return
+	}
+	if p.api.ReadRule != "" {
+		c.fail(p.api.Name, fmt.Errorf("full text %q: not together with a read rule: the time that a search takes depends on all rows, and would tell what is in hidden ones", p.api.FullText))
 		return
 	}
 	var err error

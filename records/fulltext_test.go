@@ -17,6 +17,10 @@ func TestFullTextNotCompiledIn(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), `api "t": full text "t_fts": FTS5 is not compiled in; build the program with -tags sqlite_fts5`) {
 		t.Error(err)
 	}
+	_, err = tryServe(db, records.API{Name: "t", Table: "t", FullText: "t_fts", ReadRule: "_ROW_.s = 'x'"})
+	if err == nil || !strings.Contains(err.Error(), `api "t": full text "t_fts": not together with a read rule`) {
+		t.Error(err)
+	}
 	h := serve(t, db, records.API{Name: "t", Table: "t", World: records.Read})
 	want(t, get(h, "", "/t?match=a"), 400, "Invalid match query")
 }

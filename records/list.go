@@ -118,11 +118,8 @@ func (l *lister) readRule() *rule.Rule {
 	return l.p.read
 }
 
-// ranked reports whether the best matches come first. What a match is worth
-// depends on all rows there are: where a rule hides some, it does not count.
-func (l *lister) ranked() bool {
-	return l.q.Match != "" && !l.q.HasOrder && l.readRule() == nil
-}
+// ranked reports whether the best matches come first.
+func (l *lister) ranked() bool { return l.q.Match != "" && !l.q.HasOrder }
 
 // continued reports whether a cursor can tell where the next page begins.
 func (l *lister) continued() bool { return !l.p.table.view && !l.ranked() }

@@ -81,22 +81,27 @@ func OpenAPI(ctx context.Context, db *sqlite.DB, cfg Config, o OpenAPIOptions) (
 func (c *catalog) openAPI(o OpenAPIOptions) (paths, schemas object) {
 	d := &openAPI{catalog: c, o: o, paths: object{}, schemas: object{}}
 	var writable []string
+	open := false // for everybody to write to
 	for _, p := range c.plans() {
 		if !d.shows(p) {
 			continue
 		}
 		d.operations(p)
-		if !p.table.view && (p.grants(Create) || p.grants(Update) || p.grants(Delete)) {
+		if !p.table.view && p.grants(Create|Update|Delete) {
 			writable = append(writable, p.api.Name)
+			open = open || p.api.World&(Create|Update|Delete) != 0
 		}
 	}
 	if o.Transaction != "" {
-		d.paths[o.Transaction] = object{"post": transactionOperation(writable)}
+		op := transactionOperation(writable)
+		op["tags"] = []string{"transaction"}
+		d.secure(op, open)
+		d.paths[o.Transaction] = object{"post": op}
 	}
 	return d.paths, d.schemas
 }
 
-// grants reports whether anybody has a permission.
+// grants reports whether anybody has one of the permissions op.
 func (p *plan) grants(op Permission) bool { return (p.api.World|p.api.Authenticated)&op != 0 }
 
 // openAPI makes the parts of a document.
@@ -104,6 +109,18 @@ type openAPI struct {
 	*catalog
 	o              OpenAPIOptions
 	paths, schemas object
+}
+
+// secure adds the requirements of an operation, none of which counts if it is
+// open to everybody.
+func (d *openAPI) secure(operation object, open bool) {
+	switch {
+	case d.o.Security == nil:
+	case open:
+		operation["security"] = append([]any{object{}}, d.o.Security...)
+	default:
+		operation["security"] = d.o.Security
+	}
 }
 
 func (d *openAPI) shows(p *plan) bool {
@@ -121,12 +138,7 @@ func (d *openAPI) operations(p *plan) {
 			d.paths[path] = item
 		}
 		operation["tags"] = []string{p.api.Name}
-		if d.o.Security != nil {
-			operation["security"] = d.o.Security
-			if p.api.World&op != 0 {
-				operation["security"] = append([]any{object{}}, d.o.Security...)
-			}
-		}
+		d.secure(operation, p.api.World&op != 0)
 		item[method] = operation
 	}
 	if p.grants(Read) {

@@ -17,7 +17,7 @@ type Query struct {
 	Order  []string // columns, the first one counting most; "-" in front: descending
 
 	// Match is a full-text query, for which [API.FullText] is needed. Without
-	// an order, and if no rule hides records, the best matches come first.
+	// an order the best matches come first.
 	Match string
 
 	Limit  int   // of records; default 50, at most API.ListLimit
@@ -44,10 +44,11 @@ type Page[T any] struct {
 // A Filter is a condition on records, made by [Where], [And] and [Or]. The zero
 // Filter is satisfied by all.
 type Filter struct {
+	compares   bool // of Where
 	column, op string
 	value      any
 
-	join  listquery.Bool // 0: a comparison, or nothing
+	join  listquery.Bool // of And and Or
 	parts []Filter
 }
 
@@ -59,10 +60,12 @@ type Filter struct {
 //	regexp                     a string: a regular expression of package regexp, likewise; NULL matches
 //	within intersects contains a string: WKT, for geometries
 //
-// As in SQL, NULL is neither equal nor unequal to anything else. Mistakes are
-// reported by List.
+// As in SQL, NULL is neither equal nor unequal to anything else. What a request
+// could not spell is a mistake: a text or bytes that it would take for something
+// else, as it does with "5" in a column without a type. Mistakes are reported by
+// List.
 func Where(column, op string, value any) Filter {
-	return Filter{column: column, op: op, value: value}
+	return Filter{compares: true, column: column, op: op, value: value}
 }
 
 // And returns the filter for records that satisfy all of parts; without any,
@@ -83,7 +86,7 @@ func (f Filter) resolve(p *plan, depth int) (*listquery.Filter, error) {
 		return nil, errFilter.because(errors.New("filter is too deep"))
 	case f.join != 0:
 		return f.joined(p, depth)
-	case f.op == "" && f.column == "" && f.value == nil:
+	case !f.compares:
 		return nil, nil
 	}
 	c := p.visible(f.column)
@@ -202,15 +205,17 @@ func compare(c *column, op listquery.Op, value any) (*listquery.Filter, error) {
 		return term, nil
 	case int64:
 		term.Value = strconv.FormatInt(v, 10)
+		return term, nil
 	case float64:
 		term.Value = strconv.FormatFloat(v, 'g', -1, 64)
+		return term, nil
 	case []byte:
 		term.Value = base64.URLEncoding.EncodeToString(v)
 	case string:
 		term.Value = v
-		if read, err := c.filterValue(v); err != nil || read != stored {
-			return nil, errors.New("a column without a type cannot be compared with this text")
-		}
+	}
+	if read, err := c.filterValue(term.Value); err != nil || !reflect.DeepEqual(read, stored) {
+		return nil, errors.New("a request would take this value for another one")
 	}
 	return term, nil
 }

@@ -2,6 +2,7 @@ package records_test
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"reflect"
@@ -86,7 +87,8 @@ func TestTableFilters(t *testing.T) {
 
 		{or(), ""},
 		{and(or()), ""},
-		{where("", "", nil), "1234"},
+		{where("", "", nil), ""},
+		{or(where("id", "=", 1), where("", "", nil)), ""},
 		{where("name", "", "x"), ""},
 		{where("name", "==", "apple"), ""},
 		{where("name", "= 1 OR 1", "apple"), ""},
@@ -124,6 +126,60 @@ func TestTableFilters(t *testing.T) {
 		}
 		if err == nil && page.Total != int64(len(page.Records)) {
 			t.Errorf("%+v: total %d", test.filter, page.Total)
+		}
+	}
+}
+
+// Bytes are compared as bytes, or not at all: never as the text, the number or
+// the UUID that a request would spell alike.
+func TestTableFiltersByBytes(t *testing.T) {
+	t.Parallel()
+	type row struct {
+		ID int `json:"id"`
+	}
+	decoded := func(text string) []byte {
+		b, err := base64.URLEncoding.DecodeString(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	digits, hyphens := decoded("1234"), decoded("00000000-0000-4000-8000-000000000001")
+	db := openDB(t, `
+		CREATE TABLE anything (id INTEGER PRIMARY KEY, v ANY, b BLOB) STRICT;
+		INSERT INTO anything VALUES (1, x'05', x'05'), (2, 'BQ==', NULL), (3, 1234, NULL), (4, '', x''), (5, x'', x'00000000000040008000000000000001'), (6, '1234', NULL);
+		CREATE TABLE numeric (id INTEGER PRIMARY KEY, v NUMERIC);
+		INSERT INTO numeric VALUES (1, x'05'), (2, 'BQ=='), (3, 1234), (4, ''), (5, x'00')`)
+	svc := newService(t, db, records.API{Name: "anything", Table: "anything", World: records.Read}, records.API{Name: "numeric", Table: "numeric", World: records.Read})
+	for _, test := range []struct {
+		api    string
+		filter records.Filter
+		want   string // "" is an error
+	}{
+		{"anything", records.Where("v", "=", []byte{5}), "1"},
+		{"anything", records.Where("v", "in", [][]byte{{5}, {6}}), "1"},
+		{"anything", records.Where("v", "in", []any{[]byte{5}, 1234}), "13"},
+		{"anything", records.Where("v", "=", digits), ""},
+		{"anything", records.Where("v", ">", digits), ""},
+		{"anything", records.Where("v", "in", [][]byte{{5}, digits}), ""},
+		{"anything", records.Where("v", "=", []byte{}), ""},
+		{"anything", records.Where("b", "=", []byte{}), "4"},
+		{"anything", records.Where("b", "=", []byte{5}), "1"},
+		{"anything", records.Where("b", "=", hyphens), ""},
+		{"anything", records.Where("b", "not in", [][]byte{hyphens}), ""},
+		{"numeric", records.Where("v", "=", []byte{5}), ""},
+		{"numeric", records.Where("v", "in", [][]byte{{0}}), ""},
+		{"numeric", records.Where("v", "=", 1234), "3"},
+		{"numeric", records.Where("v", "=", "BQ=="), "2"},
+	} {
+		page, err := tableOf[row](t, svc, test.api).List(context.Background(), records.Query{Filter: test.filter, Order: []string{"id"}})
+		var got strings.Builder
+		for _, r := range page.Records {
+			fmt.Fprint(&got, r.ID)
+		}
+		var refused *records.Error
+		if got.String() != test.want || (err != nil) != (test.want == "") || err != nil && (!errors.As(err, &refused) || refused.Status != 400) {
+			t.Errorf("%s %+v: %q, %v, want %q", test.api, test.filter, got.String(), err, test.want)
 		}
 	}
 }

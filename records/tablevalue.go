@@ -81,7 +81,6 @@ var (
 // own, then by the column.
 func codecOf(t reflect.Type, c *column) (codec, bool) {
 	kind := t.Kind()
-	octets := (kind == reflect.Slice || kind == reflect.Array) && t.Elem() == reflect.TypeFor[byte]()
 	loose := c.typ == anyType || c.typ == numericType
 	switch {
 	case c.format == geoFormat && t == bytesType:
@@ -92,8 +91,10 @@ func codecOf(t reflect.Type, c *column) (codec, bool) {
 		return jsonCodec(c), kind != reflect.Chan && kind != reflect.Func
 	case t == timeType:
 		return timeCodec(c), c.typ == textType || c.typ == integerType || loose
-	case octets && (c.typ == blobType || loose):
+	case isOctets(t) && (c.typ == blobType || loose):
 		return bytesCodec(), true
+	case isOctets(t) && isText(t) && c.typ == textType: // even if it is a driver.Valuer of bytes
+		return textCodec(), true
 	case t.Implements(valuerType) && reflect.PointerTo(t).Implements(scannerType):
 		return scannerCodec(t, c), true
 	case kind == reflect.Interface && t.NumMethod() == 0:
@@ -112,6 +113,11 @@ func codecOf(t reflect.Type, c *column) (codec, bool) {
 
 func isInt(k reflect.Kind) bool  { return reflect.Int <= k && k <= reflect.Int64 }
 func isUint(k reflect.Kind) bool { return reflect.Uint <= k && k <= reflect.Uintptr }
+
+// isOctets reports whether t is a slice or an array of bytes.
+func isOctets(t reflect.Type) bool {
+	return (t.Kind() == reflect.Slice || t.Kind() == reflect.Array) && t.Elem() == reflect.TypeFor[byte]()
+}
 
 // isText reports whether t turns itself into text and back.
 func isText(t reflect.Type) bool {
@@ -151,6 +157,11 @@ func stringCodec() codec {
 func textCodec() codec {
 	return codec{
 		store: func(v reflect.Value) (driver.Value, error) {
+			if valuer, ok := v.Interface().(driver.Valuer); ok {
+				if value, err := valuer.Value(); err != nil || value == nil {
+					return nil, err
+				}
+			}
 			b, err := v.Interface().(encoding.TextMarshaler).MarshalText()
 			if err != nil {
 				return nil, err
@@ -336,7 +347,7 @@ func storedAny(value any, c *column) (driver.Value, error) {
 		if value == nil || v.Kind() == reflect.Pointer && v.IsNil() {
 			return nil, nil
 		}
-		if !ok || v.Kind() == reflect.Array {
+		if t := reflect.Indirect(v).Type(); !ok || v.Kind() == reflect.Array || c.typ == textType && isOctets(t) && isText(t) {
 			break
 		}
 		var err error

@@ -3,6 +3,8 @@ package records_test
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"math"
@@ -104,6 +106,79 @@ func TestTableValues(t *testing.T) {
 	if err != nil || len(page.Records) != 1 || page.Records[0].Small != -128 {
 		t.Errorf("%+v, %v", page, err)
 	}
+}
+
+// A digest has a binary form, as a Valuer, and a textual one.
+type digest []byte
+
+func (d digest) Value() (driver.Value, error) {
+	if d == nil {
+		return nil, nil
+	}
+	return []byte(d), nil
+}
+
+func (d *digest) Scan(v any) error {
+	b, ok := v.([]byte)
+	if !ok {
+		return errors.New("not bytes")
+	}
+	*d = digest(b)
+	return nil
+}
+
+func (d digest) MarshalText() ([]byte, error) { return []byte(hex.EncodeToString(d)), nil }
+
+func (d *digest) UnmarshalText(text []byte) (err error) {
+	*d, err = hex.DecodeString(string(text))
+	return err
+}
+
+// Bytes that are also texts are whichever of them the column is, also as a key
+// and in a filter.
+func TestTableTextualBytes(t *testing.T) {
+	t.Parallel()
+	type row struct {
+		ID     records.UUID  `json:"id"`
+		Other  *records.UUID `json:"other"`
+		Third  records.UUID  `json:"third"`
+		Digest digest        `json:"digest"`
+		Raw    digest        `json:"raw"`
+	}
+	db := openDB(t, `CREATE TABLE t (id TEXT PRIMARY KEY NOT NULL, other TEXT, third BLOB, digest TEXT, raw BLOB) STRICT`)
+	table := tableOf[row](t, newService(t, db, records.API{Name: "t", Table: "t", World: everything}), "t")
+	ctx := context.Background()
+	u, v := records.UUID{6: 0x40, 8: 0x80, 15: 1}, records.UUID{6: 0x40, 8: 0x80, 15: 2}
+	for _, r := range []row{{u, &v, u, digest{1, 255}, digest{1, 255}}, {ID: v}} {
+		id, err := table.Insert(ctx, r)
+		if err != nil || id != r.ID.String() {
+			t.Fatalf("%v, %v", id, err)
+		}
+		for _, key := range []any{r.ID, &r.ID, r.ID.String()} {
+			if got, err := table.Get(ctx, key); err != nil || !reflect.DeepEqual(got, r) {
+				t.Errorf("%v: %+v, %v, want %+v", key, got, err, r)
+			}
+		}
+	}
+	const want = "AAAAAAAAQACAAAAAAAAAAQ== AAAAAAAAQACAAAAAAAAAAg== blob 01ff x'01FF'"
+	if got := one(t, db, `SELECT concat_ws(' ', id, other, typeof(third), digest, quote(raw)) FROM t WHERE other IS NOT NULL`); !strings.EqualFold(got, want) {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if got := one(t, db, `SELECT id FROM t WHERE other IS NULL AND digest IS NULL AND raw IS NULL`); got != v.String() {
+		t.Errorf("of the second one: %s", got)
+	}
+	for column, value := range map[string]any{"id": u, "other": &v, "third": u, "digest": digest{1, 255}, "raw": digest{1, 255}} {
+		page, err := table.List(ctx, records.Query{Filter: records.Where(column, "=", value)})
+		if err != nil || len(page.Records) != 1 || page.Records[0].ID != u {
+			t.Errorf("%s: %+v, %v", column, page, err)
+		}
+	}
+	page, err := table.List(ctx, records.Query{Filter: records.Where("id", "in", []records.UUID{u, v})})
+	if err != nil || len(page.Records) != 2 {
+		t.Errorf("%+v, %v", page, err)
+	}
+	wantIs(t, "update", table.Update(ctx, u, row{Third: v}, "third"), nil)
+	wantIs(t, "delete", table.Delete(ctx, u), nil)
 }
 
 // A value that a request could not give is refused, with the name of its column.

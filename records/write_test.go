@@ -13,8 +13,6 @@ import (
 	"github.com/bedplate/bedplate/sqlite"
 )
 
-func nothing(context.Context, *records.Change) error { return nil }
-
 // Writers whose deferred constraints fail the shared commit do not keep those
 // from writing whose transactions cannot just be repeated.
 func TestHookedWritesAreNotStarved(t *testing.T) {
