@@ -14,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/bedplate/bedplate/internal/iox"
 )
 
 // A Dir is a [FileStore] in a directory of the local file system, which
@@ -86,7 +88,7 @@ func (d *Dir) put(ctx context.Context, id string, r io.Reader, size int64) error
 	if err != nil {
 		return err
 	}
-	err = copyExactly(f, contextReader{ctx, r}, size)
+	err = iox.CopyExactly(ctx, f, r, size)
 	if err == nil {
 		err = f.Sync()
 	}
@@ -296,35 +298,4 @@ func shardOf(id string) (string, error) {
 	}
 	// There are file systems to which upper and lower case are the same.
 	return strings.ToLower(id[:min(len(id), 2)]), nil
-}
-
-// copyExactly copies size bytes, after which r must end.
-func copyExactly(w io.Writer, r io.Reader, size int64) error {
-	n, err := io.Copy(w, io.LimitReader(r, size))
-	if err != nil {
-		return err
-	}
-	if n < size {
-		return fmt.Errorf("%w after %d of %d bytes", io.ErrUnexpectedEOF, n, size)
-	}
-	switch _, err := io.ReadFull(r, make([]byte, 1)); {
-	case err == nil:
-		return fmt.Errorf("%w: more than the %d bytes announced", fs.ErrInvalid, size)
-	case !errors.Is(err, io.EOF):
-		return err
-	}
-	return nil
-}
-
-// A contextReader ends with ctx.
-type contextReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (c contextReader) Read(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return c.r.Read(p)
 }

@@ -14,7 +14,7 @@ package archtest
 func Bedplate() Layering {
 	public := []string{".", "sqlite", "records", "records/s3files", "auth/...", "realtime/...", "tlsauto/...", "backup/..."}
 	internal := []string{
-		"internal/geo", "internal/httpx", "internal/jsonx", "internal/jwt", "internal/listquery", "internal/openapi",
+		"internal/geo", "internal/httpx", "internal/iox", "internal/jsonx", "internal/jwt", "internal/listquery", "internal/openapi",
 		"internal/password", "internal/problem", "internal/rule", "internal/seal", "internal/sqltoken",
 		"internal/totp",
 	}

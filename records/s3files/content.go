@@ -4,11 +4,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
-	"errors"
-	"fmt"
 	"io"
-	"io/fs"
 	"os"
+
+	"github.com/bedplate/bedplate/internal/iox"
 )
 
 // A content is what is to be stored: size bytes of r, from start to its end.
@@ -35,7 +34,7 @@ func newContent(ctx context.Context, r io.Reader, size int64, dir string) (*cont
 	// Where open files can be removed, a crash leaves none.
 	_ = os.Remove(temp.Name())
 	c := &content{r: temp, size: size, temp: temp}
-	err = copyExactly(temp, contextReader{ctx, r}, size)
+	err = iox.CopyExactly(ctx, temp, r, size)
 	if err == nil {
 		_, err = c.Seek(0, io.SeekStart)
 	}
@@ -57,7 +56,7 @@ func (c *content) close() {
 // stands, and then rewinds.
 func (c *content) checksum(ctx context.Context) (string, error) {
 	h := sha256.New()
-	if err := copyExactly(h, contextReader{ctx, c.r}, c.size); err != nil {
+	if err := iox.CopyExactly(ctx, h, c.r, c.size); err != nil {
 		return "", err
 	}
 	_, err := c.Seek(0, io.SeekStart)
@@ -77,35 +76,4 @@ func (c *content) Seek(offset int64, whence int) (int64, error) {
 	}
 	pos, err := c.r.Seek(offset, whence)
 	return pos - c.start, err
-}
-
-// copyExactly copies size bytes, after which r must end.
-func copyExactly(w io.Writer, r io.Reader, size int64) error {
-	n, err := io.Copy(w, io.LimitReader(r, size))
-	if err != nil {
-		return err
-	}
-	if n < size {
-		return fmt.Errorf("%w after %d of %d bytes", io.ErrUnexpectedEOF, n, size)
-	}
-	switch _, err := io.ReadFull(r, make([]byte, 1)); {
-	case err == nil:
-		return fmt.Errorf("%w: more than the %d bytes announced", fs.ErrInvalid, size)
-	case !errors.Is(err, io.EOF):
-		return err
-	}
-	return nil
-}
-
-// A contextReader ends with ctx.
-type contextReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (c contextReader) Read(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return c.r.Read(p)
 }
