@@ -97,6 +97,8 @@ type batch struct {
 	user   caller
 	writes []*write
 	whole  bool // one transaction
+
+	uploaded int // files so far
 }
 
 // oneByOne commits each operation by itself.
@@ -215,6 +217,7 @@ func (b *batch) arguments(w *write, data []byte) error {
 		return ErrDenied
 	}
 	w.r = w.p.newRequest(b.user)
+	w.r.uploaded = &b.uploaded
 	w.r.at = w.at + "/" + map[Permission]string{Create: "Create", Update: "Update", Delete: "Delete"}[w.op] + "/value"
 	refers := false
 	w.r.refer = func(c *column, v jsonx.Value) (driver.Value, error) {

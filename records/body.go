@@ -93,6 +93,7 @@ func (p *plan) decodeJSON(data []byte, user caller, many bool) ([]*request, erro
 		return nil, errNoRecord
 	}
 	var records []*request
+	uploaded := 0
 	err = jsonx.ParseArray(data, func(v jsonx.Value) error {
 		if v.Kind != jsonx.Object {
 			return errNoRecord
@@ -101,7 +102,7 @@ func (p *plan) decodeJSON(data []byte, user caller, many bool) ([]*request, erro
 			return errBulk
 		}
 		r := p.newRequest(user)
-		r.at = "/" + strconv.Itoa(len(records))
+		r.at, r.uploaded = "/"+strconv.Itoa(len(records)), &uploaded
 		records = append(records, r)
 		return p.decodeInto(r, v.Raw)
 	})
@@ -215,6 +216,7 @@ func (p *plan) decodeMultipart(media string, data []byte, user caller) ([]*reque
 	parts := multipart.NewReader(bytes.NewReader(data), params["boundary"])
 	r := p.newRequest(user)
 	added := map[*column][]fileElement{}
+	contents := make([]byte, 0, len(data)) // of all parts, for which this is enough
 	for n := 0; ; n++ {
 		part, err := parts.NextRawPart()
 		if err == io.EOF { //nolint:errorlint // a wrapped one is a body that ends early
@@ -223,10 +225,12 @@ func (p *plan) decodeMultipart(media string, data []byte, user caller) ([]*reque
 		if err != nil || n == maxParts {
 			return nil, errBody
 		}
-		value, err := io.ReadAll(part)
+		size, err := readInto(contents[len(contents):cap(contents)], part)
 		if err != nil {
 			return nil, errBody
 		}
+		value := contents[len(contents) : len(contents)+size : len(contents)+size]
+		contents = contents[:len(contents)+size]
 		filename, isFile := partFilename(part)
 		switch {
 		case isFile && len(value) == 0: // a form's input that nobody has used
@@ -241,6 +245,21 @@ func (p *plan) decodeMultipart(media string, data []byte, user caller) ([]*reque
 			return nil, err
 		}
 	}
+}
+
+// readInto reads all of r into dst, which has more room than that.
+func readInto(dst []byte, r io.Reader) (n int, err error) {
+	for n < len(dst) {
+		m, err := r.Read(dst[n:])
+		n += m
+		if err == io.EOF { //nolint:errorlint // a wrapped one is a body that ends early
+			return n, nil
+		}
+		if err != nil {
+			return n, err
+		}
+	}
+	return n, io.ErrShortBuffer
 }
 
 // partFilename returns the filename of a part of a form, and whether it has

@@ -236,6 +236,11 @@ func (c *column) append(dst []byte, v driver.Value) []byte {
 	if v == nil {
 		return append(dst, "null"...)
 	}
+	if c.mayFile {
+		if out, ok := appendGuarded(dst, v); ok {
+			return out
+		}
+	}
 	switch c.format {
 	case jsonFormat:
 		if s, ok := v.(string); ok {
@@ -259,9 +264,6 @@ func (c *column) append(dst []byte, v driver.Value) []byte {
 			return appendFile(dst, []byte(s))
 		}
 		return appendFiles(dst, []byte(s))
-	}
-	if c.mayFile {
-		return appendGuarded(dst, v)
 	}
 	return appendValue(dst, v)
 }

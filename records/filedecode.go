@@ -1,9 +1,9 @@
 package records
 
 import (
+	"bytes"
 	"database/sql/driver"
 	"encoding/base64"
-	"strings"
 
 	"github.com/bedplate/bedplate/internal/jsonx"
 )
@@ -157,15 +157,23 @@ func (p *plan) decodeFile(r *request, c *column, v jsonx.Value) (fileElement, er
 
 // decodeContent reads padded base64 of the URL-safe or the standard alphabet.
 func decodeContent(v jsonx.Value) ([]byte, bool) {
-	text, err := v.Text()
-	if err != nil || strings.ContainsAny(text, "\r\n") { // which the decoders skip
+	text := v.Raw[1 : len(v.Raw)-1]
+	if bytes.IndexByte(text, '\\') >= 0 {
+		var err error
+		if text, err = v.AppendText(nil); err != nil {
+			return nil, false
+		}
+	}
+	if bytes.ContainsAny(text, "\r\n") { // which the decoders skip
 		return nil, false
 	}
-	content, err := strictBase64.DecodeString(text)
-	if err != nil {
-		content, err = base64.StdEncoding.Strict().DecodeString(text)
+	alphabet := strictBase64
+	if bytes.ContainsAny(text, "+/") {
+		alphabet = base64.StdEncoding.Strict()
 	}
-	return content, err == nil
+	content := make([]byte, alphabet.DecodedLen(len(text)))
+	n, err := alphabet.Decode(content, text)
+	return content[:n], err == nil
 }
 
 // addUpload adds a file to those that r brings, and returns its metadata.
@@ -173,7 +181,7 @@ func (p *plan) addUpload(r *request, c *column, u Upload) (fileElement, error) {
 	switch {
 	case int64(len(u.Data)) > p.files.cfg.MaxSize:
 		return fileElement{}, errFileTooLarge
-	case len(r.uploads) == p.files.maxUploads():
+	case r.countUpload() > p.files.maxUploads():
 		return fileElement{}, errTooManyFiles
 	}
 	id, original := newFileID(), cleanName(u.Filename)
@@ -196,6 +204,16 @@ func (p *plan) addUpload(r *request, c *column, u Upload) (fileElement, error) {
 		b = jsonx.AppendString(b, m.value)
 	}
 	return fileElement{metadata: append(b, '}')}, nil
+}
+
+// countUpload returns how many files the body has that r is from, with one more
+// of r.
+func (r *request) countUpload() int {
+	if r.uploaded == nil {
+		return len(r.uploads) + 1
+	}
+	*r.uploaded++
+	return *r.uploaded
 }
 
 // addPart adds a file of a form to the column name. A column for several files

@@ -7,14 +7,19 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/http"
+	"os"
 	"strings"
 	"time"
 )
 
-// maxRange bounds the header Range, in bytes.
-const maxRange = 100
+const (
+	maxRange     = 100         // bytes of the header Range
+	missingEvery = time.Minute // how often a missing file is logged
+	cacheFile    = "private, no-cache"
+)
 
 // serveFile answers GET and HEAD of /{api}/{id}/file/{column}, and of
 // /{api}/{id}/files/{column}/{filename}, with the content of a file that the
@@ -41,16 +46,103 @@ func (s *Service) serveFile(w http.ResponseWriter, r *http.Request, p *plan, use
 	}
 	content, err := s.files.cfg.Store.Open(r.Context(), file.id)
 	if errors.Is(err, fs.ErrNotExist) {
-		s.log.WarnContext(r.Context(), "a file is not in the store", "api", p.api.Name, "column", c.name, "file", file.id)
+		if s.files.tellMissing() {
+			s.log.WarnContext(r.Context(), "a file is not in the store", "api", p.api.Name, "column", c.name, "file", file.id)
+		}
 		return ErrNotFound
 	}
 	if err != nil {
 		return storeRefusal(fmt.Errorf("open a file: %w", err))
 	}
 	defer func() { _ = content.Close() }()
+	return s.sendFile(w, r, file, content)
+}
+
+// tellMissing reports whether to log that a file is missing: now and then, as
+// anybody may ask for it as often as they like.
+func (f *files) tellMissing() bool {
+	now, last := f.now().UnixNano(), f.missingTold.Load()
+	return (last == 0 || now-last >= int64(missingEvery)) && f.missingTold.CompareAndSwap(last, now)
+}
+
+// sendFile answers with content, or the part of it that r asks for.
+func (s *Service) sendFile(w http.ResponseWriter, r *http.Request, file storedFile, content io.ReadSeeker) error {
+	var failed error
+	if _, ok := content.(*os.File); !ok { // for which the system copies by itself
+		content = &watchedContent{content, &failed}
+	}
+	answer := &fileAnswer{ResponseWriter: w}
 	file.setHeader(w.Header())
-	http.ServeContent(w, oneRange(r), "", time.Time{}, content)
-	return nil
+	http.ServeContent(answer, oneRange(r), "", time.Time{}, content)
+	switch {
+	case answer.refused == 0:
+		if failed != nil && r.Context().Err() == nil {
+			s.log.WarnContext(r.Context(), "read a file for a download", "file", file.id, "error", failed)
+		}
+		return nil
+	case failed != nil || answer.refused >= http.StatusInternalServerError:
+		dropHeader(w.Header(), "Content-Range", "Accept-Ranges")
+		return storeRefusal(fmt.Errorf("read a file: %w", failed))
+	}
+	dropHeader(w.Header())
+	w.Header().Set("Cache-Control", cacheFile)
+	w.Header().Set("Etag", file.etag())
+	return &Error{Status: answer.refused}
+}
+
+// dropHeader takes back what is about the content of a file, and others.
+func dropHeader(h http.Header, others ...string) {
+	for _, name := range append(others, "Content-Type", "Content-Disposition", "Content-Security-Policy", "Cross-Origin-Resource-Policy", "Cache-Control", "Etag") {
+		h.Del(name)
+	}
+}
+
+// A fileAnswer withholds the answers of http.ServeContent to what it cannot
+// serve.
+type fileAnswer struct {
+	http.ResponseWriter
+	refused int // the status
+}
+
+func (a *fileAnswer) WriteHeader(status int) {
+	if status == http.StatusRequestedRangeNotSatisfiable || status >= http.StatusInternalServerError {
+		a.refused = status
+		return
+	}
+	a.ResponseWriter.WriteHeader(status)
+}
+
+func (a *fileAnswer) Write(p []byte) (int, error) {
+	if a.refused != 0 {
+		return len(p), nil
+	}
+	return a.ResponseWriter.Write(p)
+}
+
+// ReadFrom leaves copying to the server, which may have better means.
+func (a *fileAnswer) ReadFrom(r io.Reader) (int64, error) { return io.Copy(a.ResponseWriter, r) }
+
+// A watchedContent tells of the first error of the store.
+type watchedContent struct {
+	io.ReadSeeker
+	failed *error
+}
+
+func (c *watchedContent) Read(p []byte) (int, error) {
+	n, err := c.ReadSeeker.Read(p)
+	return n, c.note(err)
+}
+
+func (c *watchedContent) Seek(offset int64, whence int) (int64, error) {
+	n, err := c.ReadSeeker.Seek(offset, whence)
+	return n, c.note(err)
+}
+
+func (c *watchedContent) note(err error) error {
+	if *c.failed == nil && !errors.Is(err, io.EOF) {
+		*c.failed = err
+	}
+	return err
 }
 
 // fileColumn returns the column of that name that a caller may see, if it
@@ -117,18 +209,19 @@ func (f storedFile) setHeader(h http.Header) {
 	h.Set("Content-Disposition", f.disposition())
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Content-Security-Policy", "default-src 'none'; sandbox")
-	h.Set("Cache-Control", "private, no-cache")
+	h.Set("Cross-Origin-Resource-Policy", "same-site")
+	h.Set("Cache-Control", cacheFile)
 	h.Set("Etag", f.etag())
 }
 
 // mediaType prefers what the content has the look of to what the client has
-// said, except that text may be text of any kind.
+// said, except that text may be text of any kind that no page runs.
 func (f storedFile) mediaType() string {
 	sniffed := cleanMediaType(f.MIMEType)
-	if sniffed != "" && sniffed != "text/plain" {
+	if sniffed != "" && sniffed != "text/plain" && !runs(sniffed) {
 		return sniffed
 	}
-	if declared := cleanMediaType(f.ContentType); declared != "" {
+	if declared := cleanMediaType(f.ContentType); declared != "" && !runs(declared) {
 		return declared
 	}
 	return "text/plain; charset=utf-8"

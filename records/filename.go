@@ -94,11 +94,29 @@ func cleanMediaType(s string) string {
 }
 
 // sniff returns the media type that the content has the look of, without
-// parameters, or "".
+// parameters, or "". Text is text to its end, in UTF-8 or behind a mark of
+// UTF-16.
 func sniff(content []byte) string {
-	media, _, _ := strings.Cut(http.DetectContentType(content), ";")
-	if media == "application/octet-stream" {
+	media, params, _ := strings.Cut(http.DetectContentType(content), ";")
+	switch {
+	case media == "application/octet-stream":
+		return ""
+	case media == "text/plain" && !strings.Contains(params, "utf-16") && !utf8.Valid(content):
 		return ""
 	}
 	return media
+}
+
+// runs reports whether a browser may take content of a media type into a page
+// as a script or a style sheet (https://mimesniff.spec.whatwg.org/#javascript-mime-type).
+func runs(media string) bool {
+	media, _, _ = mime.ParseMediaType(media)
+	kind, name, _ := strings.Cut(media, "/")
+	switch name = strings.TrimPrefix(name, "x-"); {
+	case kind != "text" && kind != "application":
+		return false
+	case name == "javascript", name == "ecmascript", strings.HasPrefix(name, "javascript1."):
+		return true
+	}
+	return kind == "text" && (name == "jscript" || name == "livescript" || name == "css")
 }

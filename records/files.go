@@ -24,7 +24,8 @@ const (
 	maxUploads     = 256              // files in one request, unless MaxFiles is more
 	storeWorkers   = 4                // files stored or deleted at once
 	collectAtOnce  = 100              // files that nobody refers to, deleted after a write
-	cleanupTimeout = 10 * time.Second // for deleting files that are not needed
+	cleanupTimeout = 10 * time.Second // for taking files that are not needed out of the registry
+	deleteTimeout  = time.Second      // for deleting them from the store while a request waits
 )
 
 // files keeps the content of file columns. A file is stored before the row that
@@ -39,9 +40,13 @@ type files struct {
 	now func() time.Time
 	log *slog.Logger
 
-	registries atomic.Pointer[map[string]int] // number of triggers, by database
+	installing sync.Mutex // guards the installation, and what follows
+	failed     error      // why the last one failed
+	again      time.Time  // when it is to be tried again
 
-	sweeping sync.Mutex // held by SweepFiles
+	registries  atomic.Pointer[map[string]installation] // by database
+	sweeping    sync.Mutex                              // held by SweepFiles
+	missingTold atomic.Int64                            // when a missing file was logged, Unix nanoseconds
 }
 
 // newFiles returns nil without a configuration, and otherwise all mistakes of
@@ -51,7 +56,7 @@ func newFiles(db *sqlite.DB, cfg *FilesConfig, bodyLimit int64, now func() time.
 		return nil, nil
 	}
 	f := &files{db: db, cfg: *cfg, now: now, log: log}
-	f.registries.Store(&map[string]int{})
+	f.registries.Store(&map[string]installation{})
 	var errs []error
 	if cfg.Store == nil {
 		errs = append(errs, errors.New("records: files: no store"))
@@ -83,6 +88,15 @@ type upload struct {
 	size   int64
 	data   []byte // nil once it is stored
 }
+
+// An installation of a registry counts right as long as the schema of the
+// database is the one that it was made for. If not ok, it could not be made.
+type installation struct {
+	schema int64
+	ok     bool
+}
+
+func (f *files) installed(database string) bool { return (*f.registries.Load())[database].ok }
 
 func (f *files) maxUploads() int { return max(maxUploads, f.cfg.MaxFiles) }
 
@@ -124,8 +138,8 @@ func (f *files) discard(uploads []*upload) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), cleanupTimeout)
 	defer cancel()
-	if _, err := f.removeUnknown(ctx, ids); err != nil {
-		f.log.Warn("delete files whose rows were not written", "error", err)
+	if _, err := f.removeUnknown(ctx, ids, false); err != nil {
+		f.log.Warn("files whose rows were not written are left to the sweep", "error", err)
 	}
 }
 
@@ -137,9 +151,9 @@ func (f *files) register(stmts []sqlite.Stmt, p *plan, r *request) []sqlite.Stmt
 		return stmts
 	}
 	database := p.table.database
-	if _, ok := f.installed(database); !ok {
+	if !f.installed(database) {
 		return append(stmts, sqlite.Stmt{SQL: "SELECT 1", Done: func(int) error {
-			return (&Error{Status: http.StatusInternalServerError}).because(fmt.Errorf("database %s has no registry of files", database))
+			return (&Error{Status: http.StatusServiceUnavailable}).because(fmt.Errorf("database %s has no registry of files", database))
 		}})
 	}
 	owner, userQuota := r.user.id, f.cfg.UserQuota
@@ -175,7 +189,7 @@ func (f *files) register(stmts []sqlite.Stmt, p *plan, r *request) []sqlite.Stmt
 // It comes behind all that register and write rows. After the commit, unused
 // holds what remove is to be called with.
 func (f *files) collect(stmts []sqlite.Stmt, p *plan, unused *[]string) []sqlite.Stmt {
-	if _, ok := f.installed(p.table.database); !ok {
+	if !f.installed(p.table.database) {
 		return stmts
 	}
 	return append(stmts, unusedStatement(p.table.database, unused))
@@ -199,26 +213,21 @@ func unusedStatement(database string, unused *[]string) sqlite.Stmt {
 	}
 }
 
-// installed returns the number of triggers of a registry.
-func (f *files) installed(database string) (triggers int, ok bool) {
-	triggers, ok = (*f.registries.Load())[database]
-	return triggers, ok
-}
-
 // remove takes files that no value refers to out of the registries, and then
-// deletes them. It returns how many; what it cannot delete now is left to the
+// deletes them. It returns how many; what it cannot delete soon is left to the
 // sweep.
 func (f *files) remove(ids []string) (removed int) {
 	ctx, cancel := context.WithTimeout(context.Background(), cleanupTimeout)
 	defer cancel()
-	removed, err := f.removeUnused(ctx, ids)
+	removed, err := f.removeUnused(ctx, ids, false)
 	if err != nil {
-		f.log.Warn("delete files that are not used any more", "error", err)
+		f.log.Warn("files that are not used any more are left to the sweep", "error", err)
 	}
 	return removed
 }
 
-func (f *files) removeUnused(ctx context.Context, ids []string) (removed int, err error) {
+// removeUnused is remove; see deleteAll for all.
+func (f *files) removeUnused(ctx context.Context, ids []string, all bool) (removed int, err error) {
 	if len(ids) == 0 {
 		return 0, nil
 	}
@@ -227,40 +236,69 @@ func (f *files) removeUnused(ctx context.Context, ids []string) (removed int, er
 		return 0, err
 	}
 	var gone []string
-	for database, triggers := range *f.registries.Load() {
+	for database, reg := range *f.registries.Load() {
 		var here []string
 		stmt := unusedStatement(database, &here)
-		stmt.SQL = removeSQL(database)
-		stmt.Args = []driver.Value{string(list), int64(triggers)}
-		if err := f.db.Write(ctx, stmt); err != nil {
+		stmt.SQL = "DELETE FROM " + quote(database) + `."_file" WHERE refs = 0 AND id IN (SELECT value FROM json_each(?1)) RETURNING id`
+		stmt.Args = []driver.Value{string(list)}
+		err := f.db.Write(ctx, reg.unchanged(database), stmt)
+		if errors.Is(err, errSchemaChanged) {
+			continue
+		}
+		if err != nil {
 			return 0, err
 		}
 		gone = append(gone, here...)
 	}
-	return f.removeUnknown(ctx, gone)
+	return f.removeUnknown(ctx, gone, all)
 }
 
-// removeSQL does nothing while the triggers are not those that were installed,
-// because somebody else has made a table anew: then a count of 0 need not be
-// right.
-func removeSQL(database string) string {
-	db := quote(database)
-	return "DELETE FROM " + db + `."_file" WHERE refs = 0 AND id IN (SELECT value FROM json_each(?1))` +
-		" AND (SELECT count(*) FROM " + db + ".sqlite_schema WHERE type = 'trigger' AND substr(name, 1, 6) = '_file_') = ?2 RETURNING id"
+// unchanged returns a statement that fails with errSchemaChanged if the
+// triggers need not be those that were installed, nor the tables: somebody
+// else may have made a table anew, or moved values to a new column, and then a
+// count of 0 need not be right.
+func (reg installation) unchanged(database string) sqlite.Stmt {
+	same := false
+	return sqlite.Stmt{
+		SQL: schemaVersion(database),
+		Row: func(row []driver.Value) { same = row[0] == reg.schema },
+		Done: func(int) error {
+			if !same || !reg.ok {
+				return errSchemaChanged
+			}
+			return nil
+		},
+	}
 }
 
-// deleteAll deletes files from the store and returns how many it could not
-// delete.
-func (f *files) deleteAll(ctx context.Context, ids []string) (failed int) {
+// schemaVersion returns a query for a number that changes with the schema
+// (https://www.sqlite.org/pragma.html#pragma_schema_version).
+func schemaVersion(database string) string { return "PRAGMA " + quote(database) + ".schema_version" }
+
+var errSchemaChanged = errors.New("the schema has changed")
+
+// deleteAll deletes files from the store and returns how many. With all it
+// goes on after an error, and takes as long as ctx; else a request waits for
+// it, and err is the first error.
+func (f *files) deleteAll(ctx context.Context, ids []string, all bool) (deleted int, err error) {
+	if !all {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, deleteTimeout)
+		defer cancel()
+	}
 	var count atomic.Int64
-	_ = each(ids, func(id string) error {
-		if err := f.cfg.Store.Delete(ctx, id); err != nil {
+	err = each(ids, func(id string) error {
+		err := f.cfg.Store.Delete(ctx, id)
+		switch {
+		case err == nil:
 			count.Add(1)
+		case all:
 			f.log.Warn("delete a file that is not used any more", "file", id, "error", err)
+			return ctx.Err()
 		}
-		return nil
+		return err
 	})
-	return int(count.Load())
+	return int(count.Load()), err
 }
 
 // each calls fn for every item, some at a time, and returns when all calls

@@ -76,6 +76,13 @@ func TestFilesAreNotRendered(t *testing.T) {
 		{"\x00\x01\x02", "", "text/plain; charset=utf-8"},
 		{"\x00\x01\x02", "application/x-thing", "application/x-thing"},
 		{"\x00\x01\x02", "nonsense", "text/plain; charset=utf-8"},
+		{"alert(1)", "text/javascript", "text/plain; charset=utf-8"},
+		{"alert(1)", "Application/X-JavaScript; charset=utf-8", "text/plain; charset=utf-8"},
+		{"alert(1)", "text/javascript1.5", "text/plain; charset=utf-8"},
+		{"\x00\x01\x02", "application/ecmascript", "text/plain; charset=utf-8"},
+		{"body{}", "text/css", "text/plain; charset=utf-8"},
+		{"a,b", "text/csv", "text/csv"},
+		{"{}", "application/json", "application/json"},
 		{"\x00\x01\x02", "a/b\r\nSet-Cookie: x=y", "text/plain; charset=utf-8"},
 		{"\x00\x01\x02", strings.Repeat("a", 200) + "/b", "text/plain; charset=utf-8"},
 		{"GIF89a/*<script>*/=1;", "text/javascript", "image/gif"},
@@ -91,7 +98,7 @@ func TestFilesAreNotRendered(t *testing.T) {
 		for name, value := range map[string]string{
 			"Content-Type": c.served, "Content-Disposition": `attachment; filename="x.html"`, "X-Content-Type-Options": "nosniff",
 			"Content-Security-Policy": "default-src 'none'; sandbox", "Cache-Control": "private, no-cache", "Accept-Ranges": "bytes",
-			"Set-Cookie": "", "Cross-Origin-Resource-Policy": "", "Last-Modified": "", "Content-Encoding": "",
+			"Set-Cookie": "", "Cross-Origin-Resource-Policy": "same-site", "Last-Modified": "", "Content-Encoding": "",
 		} {
 			if got := r.header.Get(name); got != value {
 				t.Errorf("%q as %q: %s is %q, want %q", c.content, c.declared, name, got, value)
@@ -129,7 +136,18 @@ func TestFileRangesAndConditions(t *testing.T) {
 			t.Errorf("%s %.50s: several parts", c.header, c.value)
 		}
 	}
-	wantStatus(t, call(f, "", "GET", path, "", "Range", "bytes=20-30"), 416)
+	for _, method := range []string{"GET", "HEAD"} {
+		r := call(f, "", method, path, "", "Range", "bytes=20-30")
+		want(t, r, 416, "")
+		for name, value := range map[string]string{
+			"Content-Range": "bytes */10", "Etag": etag, "Cache-Control": "private, no-cache", "Content-Type": "", "Content-Disposition": "", "Content-Length": "0",
+		} {
+			if got := r.header.Get(name); got != value {
+				t.Errorf("%s with 416: %s is %q, want %q", method, name, got, value)
+			}
+		}
+	}
+	want(t, call(f, "", "GET", path, "", "Range", "bytes=20-30", "Accept", "application/problem+json"), 416, `{"status":416,"title":"Requested Range Not Satisfiable"}`)
 	if r := call(f, "", "GET", path, "", "Range", "bytes=0-1", "If-Range", `"other"`); r.status != 200 {
 		t.Errorf("range of another content: %v", r)
 	}
@@ -225,6 +243,54 @@ func TestFileIDsInViews(t *testing.T) {
 	want(t, get(f, "", "/p?filter[x][$like]=%25kept%25"), 200, get(f, "", "/p").body)
 	if text := get(f, "", "/p").body; !strings.Contains(text, "mine") {
 		t.Errorf("text of a view without files: %s", text)
+	}
+}
+
+// What is generated from a file column shows no id either, nor do views that
+// look for it.
+func TestFileIDsInGeneratedColumns(t *testing.T) {
+	t.Parallel()
+	f := newFileService(t, `CREATE TABLE doc (id INTEGER PRIMARY KEY, title TEXT, one TEXT CHECK (jsonschema('std.FileUpload', one)), many TEXT CHECK (jsonschema('std.FileUploads', many)),
+			whole TEXT AS (one), key TEXT AS (one ->> '$.id') STORED, flat TEXT AS (replace("key", '-', '')), [blob] BLOB AS (CAST(many AS BLOB)), j TEXT AS (json_array(key)) CHECK (jsonschema_matches('{}', j)),
+			name TEXT AS (json_extract(one, '$.original_filename')), upper TEXT AS (upper(title)), files INTEGER AS (json_array_length(many)), first TEXT AS (json_extract(many, '$[0]')) CHECK (jsonschema('std.FileUpload', first))) STRICT;
+		CREATE VIEW direct AS SELECT * FROM doc; CREATE VIEW more AS SELECT id, key AS a, json_extract(many, '$[1].id') AS b, substr('x' || key || 'x', 1, 38) AS c, replace(upper(key), '-', '_') AS d, CAST(flat AS BLOB) AS e, upper FROM direct;
+		CREATE VIEW keyed AS SELECT key AS id, title FROM doc`, records.FilesConfig{},
+		append([]records.API{{Name: "doc", Table: "doc", World: everything, Subscriptions: true}}, viewsOf("direct", "more")...)...)
+	f.create(`{"title":"t","one":` + fileJSON("a", "", "A") + `,"many":[` + fileJSON("b", "", "B") + `,` + fileJSON("c", "", "C") + `]}`)
+	flat := strings.NewReplacer("-", "", "_", "")
+	for _, target := range []string{"/doc", "/doc/1", "/direct", "/direct/1", "/more", "/more/1", "/doc/1?fields=key,flat", "/doc/1/file/first", "/doc/1/file/key"} {
+		text := get(f, "", target).body
+		for _, id := range f.store.ids() {
+			if strings.Contains(flat.Replace(strings.ToLower(text)), flat.Replace(id)) {
+				t.Errorf("%s: an id is in %s", target, text)
+			}
+		}
+	}
+	for _, column := range []string{"whole", "key", "flat", "blob", "j"} {
+		if got := f.member("/doc/1", column); got != "null" && column != "whole" {
+			t.Errorf("%s: %s", column, got)
+		}
+		for _, query := range []string{"filter[%s][$like]=a%%25", "filter[%s]=a", "order=%s"} {
+			for _, api := range []string{"/doc?", "/direct?"} {
+				wantStatus(t, get(f, "", api+fmt.Sprintf(query, column)), 400)
+			}
+		}
+	}
+	for _, column := range []string{"a", "b", "c", "d", "e"} {
+		if got := f.member("/more/1", column); got != "null" {
+			t.Errorf("%s: %s", column, got)
+		}
+		wantStatus(t, get(f, "", "/more?order="+column), 400)
+	}
+	// What has nothing of an id in it is as it was.
+	for target, part := range map[string]string{"/doc/1": `"name":"a","one":`, "/doc?filter[files]=2&filter[upper]=T": `"upper":"T"`, "/more/1": `"upper":"T"`, "/doc?order=files": `"files":2`, "/doc?filter[title]=t": `"whole":{"original_filename":"a",`} {
+		if text := get(f, "", target).body; !strings.Contains(text, part) {
+			t.Errorf("%s: no %s in %s", target, part, text)
+		}
+	}
+	want(t, get(f, "", "/doc/1/file/first"), 200, "B")
+	if _, err := tryServe(f.db, viewsOf("keyed")...); err == nil || !strings.Contains(err.Error(), `the key column "id" is made of a column for files`) {
+		t.Errorf("a view with ids of files as its key: %v", err)
 	}
 }
 

@@ -26,7 +26,9 @@ import (
 // memoryFiles is a FileStore in memory.
 type memoryFiles struct {
 	clock *fileClock
-	put   func(id string) error // asked before each Put
+	put   func(id string) error                      // asked before each Put
+	del   func(ctx context.Context, id string) error // and before each Delete
+	read  func(content io.ReadSeeker) io.ReadSeeker  // what Open returns
 
 	mu      sync.Mutex // guards what follows
 	content map[string][]byte
@@ -81,13 +83,22 @@ func (m *memoryFiles) Open(_ context.Context, id string) (io.ReadSeekCloser, err
 	if !ok {
 		return nil, fs.ErrNotExist
 	}
+	var content io.ReadSeeker = bytes.NewReader(b)
+	if m.read != nil {
+		content = m.read(content)
+	}
 	return struct {
 		io.ReadSeeker
 		io.Closer
-	}{bytes.NewReader(b), io.NopCloser(nil)}, nil
+	}{content, io.NopCloser(nil)}, nil
 }
 
-func (m *memoryFiles) Delete(_ context.Context, id string) error {
+func (m *memoryFiles) Delete(ctx context.Context, id string) error {
+	if m.del != nil {
+		if err := m.del(ctx, id); err != nil {
+			return err
+		}
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.content, id)

@@ -65,6 +65,7 @@ type querier func(query string, args []driver.Value, row func([]driver.Value) er
 // must have.
 type registry struct {
 	database   string
+	schema     int64 // version
 	exists     bool
 	tables     []fileTable
 	have, want map[string]string // triggers, by name
@@ -77,60 +78,82 @@ type fileTable struct {
 	columns []string
 }
 
+// installTimeout is for making and counting a registry, of one database.
+const installTimeout = time.Minute
+
 // install makes registries and triggers as they must be, in all database files
-// that have file columns. It returns quickly if they are. Where it changes
-// something, all values are counted anew.
+// that have file columns. It returns quickly if they are. What is not counted
+// yet it counts, which may take longer than any request, and is not ended with
+// ctx. Where it fails, nothing can be uploaded until it succeeds.
 func (f *files) install(ctx context.Context, _ map[string]*plan) error {
+	f.installing.Lock()
+	defer f.installing.Unlock()
+	begin := time.Now()
+	if begin.Before(f.again) {
+		return f.failed
+	}
+	f.failed = f.makeRegistries(context.WithoutCancel(ctx))
+	if took := time.Since(begin); f.failed != nil && took > time.Second {
+		f.again = time.Now().Add(10 * took) // nobody can write meanwhile
+	}
+	return f.failed
+}
+
+func (f *files) makeRegistries(ctx context.Context) error {
 	var all []registry
-	err := f.db.Read(ctx, func(r *sqlite.Reader) (err error) {
+	short, cancel := context.WithTimeout(ctx, installTimeout)
+	defer cancel()
+	err := f.db.Read(short, func(r *sqlite.Reader) (err error) {
 		all, err = registries(r.Query)
 		return err
 	})
-	if err == nil && slices.ContainsFunc(all, registry.stale) {
-		err = f.retry(ctx, func(tx *sqlite.Tx) (err error) {
-			if all, err = registries(tx.Query); err != nil {
-				return err
-			}
-			for _, reg := range all {
-				if reg.stale() {
-					if err := reg.install(ctx, tx); err != nil {
-						return fmt.Errorf("database %s: %w", reg.database, err)
-					}
-				}
-			}
-			return nil
-		})
-	}
 	if err != nil {
 		return fmt.Errorf("records: count files: %w", err)
 	}
-	installed := map[string]int{}
+	var errs []error
+	made := map[string]installation{}
 	for _, reg := range all {
+		var err error
+		if reg.stale() {
+			if err = f.makeRegistry(ctx, &reg); err != nil {
+				errs = append(errs, fmt.Errorf("records: count files: database %s: %w", reg.database, err))
+			}
+		}
 		if len(reg.tables) > 0 || reg.exists {
-			installed[reg.database] = len(reg.want)
+			made[reg.database] = installation{reg.schema, err == nil}
 		}
 	}
-	f.registries.Store(&installed)
-	return nil
+	f.registries.Store(&made)
+	return errors.Join(errs...)
 }
 
-// maxInstall bounds how long a repeated transaction keeps the writer.
-const maxInstall = time.Minute
-
-// retry runs fn in a transaction, again if that is lost for others' reasons.
-func (f *files) retry(ctx context.Context, fn func(tx *sqlite.Tx) error) error {
-	err := f.db.Update(ctx, fn)
-	if errors.Is(err, sqlite.ErrRolledBack) {
-		err = f.db.UpdateAlone(ctx, maxInstall, fn)
-	}
-	return err
+// makeRegistry makes one registry, and looks at the database again for that.
+func (f *files) makeRegistry(ctx context.Context, reg *registry) error {
+	ctx, cancel := context.WithTimeout(ctx, installTimeout)
+	defer cancel()
+	return f.db.UpdateAlone(ctx, installTimeout, func(tx *sqlite.Tx) error {
+		now := registry{database: reg.database}
+		if err := now.load(tx.Query); err != nil {
+			return err
+		}
+		if now.stale() {
+			if err := now.install(ctx, tx); err != nil {
+				return err
+			}
+		}
+		if err := now.loadVersion(tx.Query); err != nil {
+			return err
+		}
+		*reg = now
+		return nil
+	})
 }
 
 // registries looks at all database files.
 func registries(query querier) ([]registry, error) {
 	var all []registry
 	err := query("SELECT name FROM pragma_database_list WHERE name <> 'temp' ORDER BY seq", nil, func(row []driver.Value) error {
-		all = append(all, registry{database: row[0].(string), have: map[string]string{}, want: map[string]string{}})
+		all = append(all, registry{database: row[0].(string)})
 		return nil
 	})
 	if err != nil {
@@ -144,7 +167,18 @@ func registries(query querier) ([]registry, error) {
 	return all, nil
 }
 
+func (reg *registry) loadVersion(query querier) error {
+	return query(schemaVersion(reg.database), nil, func(row []driver.Value) error {
+		reg.schema, _ = row[0].(int64)
+		return nil
+	})
+}
+
 func (reg *registry) load(query querier) error {
+	if err := reg.loadVersion(query); err != nil {
+		return err
+	}
+	reg.have, reg.want = map[string]string{}, map[string]string{}
 	declared := map[string]string{}
 	parts := 0
 	err := query("SELECT type, name, sql FROM "+quote(reg.database)+`.sqlite_schema WHERE type = 'table' AND (name IN ('_file', '_file_usage') OR sql LIKE '%std.FileUpload%')
@@ -208,24 +242,71 @@ func (reg registry) stale() bool {
 }
 
 func (reg registry) install(ctx context.Context, tx *sqlite.Tx) error {
+	count := reg.recount()
+	if tables, ok := reg.uncounted(); ok {
+		count = []string{reg.count(tables)}
+	}
 	db := quote(reg.database)
-	script := strings.ReplaceAll(registrySQL, "$", db)
+	script := []string{strings.ReplaceAll(registrySQL, "$", db)}
 	for _, name := range slices.Sorted(maps.Keys(reg.have)) {
 		if reg.have[name] != reg.want[name] {
-			script += "; DROP TRIGGER " + db + "." + quote(name)
+			script = append(script, "DROP TRIGGER "+db+"."+quote(name))
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(reg.want)) {
 		if reg.have[name] != reg.want[name] {
-			script += "; " + createTrigger + db + "." + strings.TrimPrefix(reg.want[name], createTrigger)
+			script = append(script, createTrigger+db+"."+strings.TrimPrefix(reg.want[name], createTrigger))
 		}
 	}
-	for _, statement := range append([]string{script}, reg.recount()...) {
-		if _, err := tx.ExecContext(ctx, statement); err != nil {
+	return execute(ctx, tx, append(script, count...))
+}
+
+func execute(ctx context.Context, tx *sqlite.Tx, script []string) error {
+	for _, statements := range script {
+		if _, err := tx.ExecContext(ctx, statements); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// uncounted returns the tables, with those columns, whose values are not in
+// the counts. ok is false if that cannot be told from the triggers there are.
+func (reg registry) uncounted() (tables []fileTable, ok bool) {
+	if !reg.exists {
+		return nil, false
+	}
+	known := func(triggers map[string]string) (all, none bool) {
+		all, none = true, true
+		for name, text := range triggers {
+			have, there := reg.have[name]
+			all, none = all && have == text, none && !there
+		}
+		return all, none
+	}
+	if all, _ := known(usageTriggers()); !all {
+		return nil, false
+	}
+	for name := range reg.have {
+		if _, ok := reg.want[name]; !ok {
+			return nil, false // of a table that had another name
+		}
+	}
+	for _, t := range reg.tables {
+		n := len(t.columns) // how many are counted: new columns come last
+		for ; n > 0; n-- {
+			if all, _ := known(fileTable{t.name, t.columns[:n]}.triggers()); all {
+				break
+			}
+		}
+		if _, none := known(t.triggers()); n == 0 && !none {
+			return nil, false
+		}
+		if n < len(t.columns) {
+			tables = append(tables, fileTable{t.name, t.columns[n:]})
+		}
+	}
+	return tables, true
 }
 
 // triggers returns the triggers that count for a table. They use nothing but what SQLite has of its own, so that every program
@@ -271,10 +352,10 @@ func fileElements(x string) string {
 		" CASE json_type(" + x + ") WHEN 'array' THEN " + x + " WHEN 'object' THEN json_array(json(" + x + ")) END END) AS e"
 }
 
-// counts is the func for all rows of all tables.
-func (reg registry) counts() string {
+// counts is the func for all rows of tables.
+func (reg registry) counts(tables []fileTable) string {
 	parts := []string{"SELECT NULL AS id WHERE 0"}
-	for _, t := range reg.tables {
+	for _, t := range tables {
 		for _, c := range t.columns {
 			parts = append(parts, "SELECT "+fileID+" FROM "+quote(reg.database)+"."+quote(t.name)+" AS r, "+fileElements("r."+quote(c)))
 		}
@@ -282,12 +363,18 @@ func (reg registry) counts() string {
 	return countIDs(parts)
 }
 
+// count returns a statement that adds the rows of tables to the counts.
+func (reg registry) count(tables []fileTable) string {
+	return "INSERT INTO " + quote(reg.database) + `."_file" (id, size, refs) SELECT id, 0, n FROM (` + reg.counts(tables) + ") WHERE 1" +
+		" ON CONFLICT (id) DO UPDATE SET refs = refs + excluded.refs"
+}
+
 // recount returns statements that set all counts and sums to what the rows say.
 func (reg registry) recount() []string {
 	file, usage := quote(reg.database)+`."_file"`, quote(reg.database)+`."_file_usage"`
 	return []string{
-		"INSERT INTO " + file + " (id, size, refs) SELECT id, 0, n FROM (" + reg.counts() + ") WHERE 1 ON CONFLICT (id) DO UPDATE SET refs = excluded.refs",
-		"UPDATE " + file + " SET refs = 0 WHERE refs <> 0 AND id NOT IN (SELECT id FROM (" + reg.counts() + "))",
+		"INSERT INTO " + file + " (id, size, refs) SELECT id, 0, n FROM (" + reg.counts(reg.tables) + ") WHERE 1 ON CONFLICT (id) DO UPDATE SET refs = excluded.refs",
+		"UPDATE " + file + " SET refs = 0 WHERE refs <> 0 AND id NOT IN (SELECT id FROM (" + reg.counts(reg.tables) + "))",
 		"DELETE FROM " + usage,
 		"INSERT INTO " + usage + " (owner, bytes) SELECT quote(owner), sum(size) FROM " + file + " GROUP BY owner HAVING sum(size) <> 0 UNION ALL SELECT '', total(size) FROM " + file,
 	}
@@ -297,6 +384,6 @@ func (reg registry) recount() []string {
 // without firing triggers.
 func (reg registry) miscounted() string {
 	file := quote(reg.database) + `."_file"`
-	return "WITH c AS MATERIALIZED (" + reg.counts() + ") SELECT EXISTS (SELECT 1 FROM c LEFT JOIN " + file + " AS f ON f.id = c.id WHERE f.refs IS NOT c.n)" +
+	return "WITH c AS MATERIALIZED (" + reg.counts(reg.tables) + ") SELECT EXISTS (SELECT 1 FROM c LEFT JOIN " + file + " AS f ON f.id = c.id WHERE f.refs IS NOT c.n)" +
 		" OR (SELECT count(*) FROM " + file + " WHERE refs <> 0) <> (SELECT count(*) FROM c)"
 }

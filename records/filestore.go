@@ -19,7 +19,8 @@ type FileStore interface {
 	// none. ctx counts until the file is closed.
 	Open(ctx context.Context, id string) (io.ReadSeekCloser, error)
 
-	// Delete deletes a file. That there is none is no error.
+	// Delete deletes a file. That there is none is no error. Where a request
+	// waits for it, ctx ends soon, and the sweep tries again.
 	Delete(ctx context.Context, id string) error
 
 	// List calls fn for every file, with the time it was stored, in any order.

@@ -32,6 +32,9 @@ func (s *Service) SweepFiles(ctx context.Context) (removed int, err error) {
 		return 0, nil
 	}
 	defer f.sweeping.Unlock()
+	if err := ctx.Err(); err != nil {
+		return 0, fmt.Errorf("records: sweep files: %w", err)
+	}
 	if err := f.install(ctx, nil); err != nil {
 		return 0, err
 	}
@@ -78,7 +81,7 @@ func (f *files) sweepRegistries(ctx context.Context) (removed int, err error) {
 			if err := f.db.Write(ctx, unusedStatement(database, &ids)); err != nil {
 				return removed, err
 			}
-			n, err := f.removeUnused(ctx, ids)
+			n, err := f.removeUnused(ctx, ids, true)
 			if removed += n; err != nil {
 				return removed, err
 			}
@@ -90,22 +93,12 @@ func (f *files) sweepRegistries(ctx context.Context) (removed int, err error) {
 
 // recount counts all files of a database anew. Nobody writes meanwhile.
 func (f *files) recount(ctx context.Context, database string) error {
-	return f.retry(ctx, func(tx *sqlite.Tx) error {
-		all, err := registries(tx.Query)
-		if err != nil {
+	return f.db.UpdateAlone(ctx, installTimeout, func(tx *sqlite.Tx) error {
+		reg := registry{database: database}
+		if err := reg.load(tx.Query); err != nil || !reg.exists {
 			return err
 		}
-		for _, reg := range all {
-			if reg.database != database || !reg.exists {
-				continue
-			}
-			for _, statement := range reg.recount() {
-				if _, err := tx.ExecContext(ctx, statement); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
+		return execute(ctx, tx, reg.recount())
 	})
 }
 
@@ -116,7 +109,7 @@ func (f *files) sweepStore(ctx context.Context) (removed int, err error) {
 		if err != nil {
 			return removed, err
 		}
-		n, err := f.removeUnknown(ctx, unknown)
+		n, err := f.removeUnknown(ctx, unknown, true)
 		removed += n
 		if err != nil || n == 0 || len(unknown) < maxSweep {
 			return removed, err
@@ -161,15 +154,19 @@ func (f *files) unknown(ctx context.Context) (unknown []string, err error) {
 	return unknown, err
 }
 
-// removeUnknown deletes those files that are in no registry now.
-func (f *files) removeUnknown(ctx context.Context, ids []string) (removed int, err error) {
+// removeUnknown deletes those files that are in no registry now; see deleteAll
+// for all.
+func (f *files) removeUnknown(ctx context.Context, ids []string, all bool) (removed int, err error) {
 	for batch := range slices.Chunk(ids, sweepBatch) {
 		known, err := f.registered(ctx, batch)
 		if err != nil {
 			return removed, err
 		}
 		unknown := slices.DeleteFunc(slices.Clone(batch), func(id string) bool { return known[id] })
-		removed += len(unknown) - f.deleteAll(ctx, unknown)
+		n, err := f.deleteAll(ctx, unknown, all)
+		if removed += n; err != nil {
+			return removed, err
+		}
 	}
 	return removed, ctx.Err()
 }
@@ -185,7 +182,10 @@ func (f *files) registered(ctx context.Context, ids []string) (map[string]bool, 
 	}
 	known := map[string]bool{}
 	err = f.db.Read(ctx, func(r *sqlite.Reader) error {
-		for database := range *f.registries.Load() {
+		for database, reg := range *f.registries.Load() {
+			if !reg.ok {
+				return fmt.Errorf("database %s has no registry of files", database)
+			}
 			err := r.Query(`SELECT id FROM `+quote(database)+`."_file" WHERE id IN (SELECT value FROM json_each(?1))`, []driver.Value{string(list)},
 				func(row []driver.Value) error {
 					known[row[0].(string)] = true

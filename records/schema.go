@@ -43,7 +43,7 @@ type column struct {
 	odd       bool        // the driver would turn its values into times or booleans
 	ref       *foreignKey // single-column foreign key
 	original  bool        // of a view: known to be a column of a table as it is
-	mayFile   bool        // of a view: may show what a file column holds
+	mayFile   bool        // generated or of a view: may show what a file column holds
 }
 
 // hidden reports whether the column never leaves the database.
@@ -287,7 +287,8 @@ func (t *table) applyChecks(create string) error {
 	if err != nil {
 		return fmt.Errorf("read declaration of table %q: %w", t.name, err)
 	}
-	for _, def := range definitions(tokens) {
+	defs := definitions(tokens)
+	for _, def := range defs {
 		c := t.exact(def[0].Name() + def[0].Value()) // SQLite takes strings for names
 		if c == nil {
 			continue // a table constraint
@@ -300,6 +301,7 @@ func (t *table) applyChecks(create string) error {
 			c.check(def[i+2], def[i+4:])
 		}
 	}
+	t.markGenerated(defs)
 	return nil
 }
 

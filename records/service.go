@@ -107,7 +107,7 @@ func (s *Service) prepare(ctx context.Context, set *planSet) (after *planSet, er
 	if set.changes == s.db.SchemaChanges() {
 		return set, errors.Join(errs...)
 	}
-	after, mistakes, err := s.compile(ctx)
+	after, mistakes, err := s.compile(context.WithoutCancel(ctx)) // which what went before may have used up
 	if err != nil {
 		after = set
 	}

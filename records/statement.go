@@ -126,9 +126,10 @@ type request struct {
 	named  fieldSet       // of these, the ones that the client named
 	values []driver.Value // by column index
 
-	at      string    // JSON Pointer to the record in the body, "" if it is the body
-	uploads []*upload // files to store
-	keeps   bool      // some value stands for files that the row has already
+	at       string    // JSON Pointer to the record in the body, "" if it is the body
+	uploads  []*upload // files to store
+	uploaded *int      // how many there are in all records of the body; nil: those of this one
+	keeps    bool      // some value stands for files that the row has already
 
 	// refer, if not nil, reads a value that refers to an earlier operation.
 	refer func(c *column, v jsonx.Value) (driver.Value, error)

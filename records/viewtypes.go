@@ -70,6 +70,7 @@ func (c *column) refine(v value) {
 		c.typ, c.format, c.uuid, c.collation, c.ref = v.base.typ, v.base.format, v.base.uuid, v.base.collation, v.base.ref
 		c.notNull, c.exact, c.schema = v.notNull, v.base.exact, v.base.schema
 		c.original = v.base.original || !v.view
+		c.mayFile = v.base.mayFile
 		return
 	}
 	if c.typ == anyType {
