@@ -39,7 +39,7 @@ func (s *Service) refusal(ctx context.Context, p *plan, r *request, err error, g
 		v.check(ctx, message)
 	case constraintForeignKey:
 		if r != nil {
-			v.foreignKeys(ctx, r)
+			v.foreignKey(ctx, r)
 		}
 	}
 	if len(v.fields.fields) == 0 {
@@ -222,34 +222,41 @@ func (t *table) declared(create string, tokens []sqltoken.Token) (c declaredChec
 	return c
 }
 
-// maxParents bounds the references that are looked up for one error.
-const maxParents = 16
-
-// foreignKeys looks for the references of r that lead nowhere, since SQLite
-// does not tell. It looks at what is committed, so that it may be mistaken when
-// rows come and go at the same time. With one reference it tells what the
-// violation tells anyway: no row has that key, whoever may read such rows.
-func (v *violation) foreignKeys(ctx context.Context, r *request) {
-	looked := 0
+// foreignKey names the reference that leads nowhere, which SQLite does not
+// tell, if it is the only one that the client named. It says no more than the
+// violation does: no row has that key, whoever may read such rows.
+//
+// Only what is committed can be asked. A row that the same transaction has made
+// is not there any more, so a reference to the table itself is not judged, and
+// none of a batch.
+func (v *violation) foreignKey(ctx context.Context, r *request) {
+	if strings.HasPrefix(r.at, batchPlace) {
+		return
+	}
+	var named *column
 	for _, c := range v.p.table.columns {
-		if c.ref == nil || !r.given.has(c.index) || v.p.visible(c.name) != c || looked == maxParents {
-			continue
-		}
-		switch r.values[c.index].(type) {
-		case int64, float64, string, []byte:
+		switch {
+		case c.ref == nil, !r.given.has(c.index), r.values[c.index] == nil:
+		case !r.named.has(c.index):
+			if found, err := v.parentExists(ctx, c, r.values[c.index]); err != nil || !found {
+				return
+			}
+		case named != nil:
+			return
 		default:
-			continue
-		}
-		looked++
-		found, err := v.parentExists(ctx, c, r.values[c.index])
-		if err != nil {
-			return // the client is told less
-		}
-		if !found {
-			v.add(c, "fk", "There is no such record.")
+			named = c
 		}
 	}
+	if named == nil || strings.EqualFold(named.ref.table, v.p.table.name) {
+		return
+	}
+	if found, err := v.parentExists(ctx, named, r.values[named.index]); err == nil && !found {
+		v.add(named, "fk", "There is no such record.")
+	}
 }
+
+// batchPlace begins the places of the records of a batch.
+const batchPlace = "/operations/"
 
 // parentExists compares as SQLite does when it enforces the key: with the
 // affinity and the collation of the column that is referred to.

@@ -117,7 +117,14 @@ func explain(ctx context.Context, db *sqlite.DB, p *plan, q Question) (_ *Explan
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, sc.Close()) }()
-	e := &explainer{p: p, q: q, user: user, sc: sc, out: &Explanation{Question: q, Status: http.StatusOK}}
+	interrupted := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() { defer close(interrupted); sc.Interrupt() })
+	defer func() {
+		if !stop() {
+			<-interrupted
+		}
+	}()
+	e := &explainer{ctx: ctx, p: p, q: q, user: user, sc: sc, out: &Explanation{Question: q, Status: http.StatusOK}}
 	if err := e.defaults(ctx, db); err != nil {
 		return nil, err
 	}
@@ -169,6 +176,7 @@ func opName(p Permission) string {
 
 // explainer answers one question, inside of a snapshot.
 type explainer struct {
+	ctx   context.Context // of the question
 	p     *plan
 	q     Question
 	user  caller
@@ -369,8 +377,20 @@ func (e *explainer) exists() (found bool, err error) {
 	b.add("SELECT 1 FROM ", e.p.table.sql(), ` AS "_ROW_"`)
 	b.byKey(e.p.table, nil, nil)
 	st := b.statement()
-	err = e.sc.Query(st.sql, st.bind(e.req), func([]driver.Value) error { found = true; return nil })
+	err = e.query(st.sql, st.bind(e.req), func([]driver.Value) error { found = true; return nil })
 	return found, err
+}
+
+// query runs a statement in the snapshot.
+func (e *explainer) query(text string, args []driver.Value, row func([]driver.Value) error) error {
+	if err := e.ctx.Err(); err != nil {
+		return err
+	}
+	err := e.sc.Query(text, args, row)
+	if err != nil && e.ctx.Err() != nil {
+		return e.ctx.Err()
+	}
+	return err
 }
 
 // rule judges a rule of the API, with row on the record with the key of req.
@@ -487,6 +507,6 @@ func (e *explainer) evaluate(from func(*builder), expressions ...string) ([]driv
 	from(&b)
 	st := b.statement()
 	values := make([]driver.Value, len(rules))
-	err := e.sc.Query(st.sql, st.bind(e.req), func(row []driver.Value) error { copy(values, row); return nil })
+	err := e.query(st.sql, st.bind(e.req), func(row []driver.Value) error { copy(values, row); return nil })
 	return values, err
 }

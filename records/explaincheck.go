@@ -62,24 +62,48 @@ func (e *explainer) beyond(src string, old bool) string {
 		return err.Error()
 	}
 	for i, tok := range tokens {
-		name := tok.Name()
+		name, of := tok.Name(), ""
+		if i > 1 && tokens[i-1].IsPunct(".") {
+			of = tokens[i-2].Name()
+		}
 		c := t.column(name)
-		qualified := i > 0 && tokens[i-1].IsPunct(".")
+		if c == nil && isRowid(name) && t.key.alias {
+			c = t.key
+		}
 		switch {
 		case name == "":
-		case !qualified && sqltoken.Fold(name) == sqltoken.Fold(t.name) && i > 0 && (tokens[i-1].Is("FROM") || tokens[i-1].Is("JOIN") || tokens[i-1].Is("IN") || tokens[i-1].IsPunct(",")),
-			qualified && sqltoken.Fold(name) == sqltoken.Fold(t.name) && c == nil:
+		case sqltoken.Fold(name) == sqltoken.Fold(t.name) && (c == nil || of != "_ROW_" && namesTable(tokens[:i])):
 			return "it looks at other rows of the table, which the request would change"
-		case c == nil && isRowid(name) && !t.key.alias:
+		case of != "" && of != "_ROW_": // of the caller, or of another table
+		case c == nil && isRowid(name):
 			return "it depends on the rowid"
 		case c == nil:
 		case c.generated:
 			return fmt.Sprintf("it depends on the generated column %q", c.name)
-		case !old && c == t.key && !e.req.given.has(c.index) && e.defs[c.index] == "":
+		case !old && c == t.key && e.chosen(c):
 			return fmt.Sprintf("it depends on %q, which the database chooses", c.name)
 		}
 	}
 	return ""
+}
+
+// namesTable reports whether a table is named behind tokens, perhaps with its
+// database.
+func namesTable(tokens []sqltoken.Token) bool {
+	n := len(tokens)
+	if n > 1 && tokens[n-1].IsPunct(".") {
+		n -= 2
+	}
+	return n > 0 && (tokens[n-1].Is("FROM") || tokens[n-1].Is("JOIN") || tokens[n-1].Is("IN") || tokens[n-1].IsPunct(","))
+}
+
+// chosen reports whether the database chooses the key of a record that the
+// request creates.
+func (e *explainer) chosen(key *column) bool {
+	if key.alias {
+		return e.req.values[key.index] == nil
+	}
+	return !e.req.given.has(key.index) && e.defs[key.index] == ""
 }
 
 // store puts the row as the request would leave it into a temporary table
@@ -121,10 +145,10 @@ func (e *explainer) store(old bool) (name string, err error) {
 	for _, c := range t.columns {
 		names = append(names, quote(c.name))
 	}
-	if err := e.sc.Query("CREATE TABLE "+name+" ("+strings.Join(columns, ", ")+")", nil, nil); err != nil {
+	if err := e.query("CREATE TABLE "+name+" ("+strings.Join(columns, ", ")+")", nil, nil); err != nil {
 		return "", err
 	}
-	return name, e.sc.Query("INSERT INTO "+name+" ("+strings.Join(names, ", ")+") SELECT "+strings.Join(values, ", ")+from, args, nil)
+	return name, e.query("INSERT INTO "+name+" ("+strings.Join(names, ", ")+") SELECT "+strings.Join(values, ", ")+from, args, nil)
 }
 
 // replaces reports whether the request sets c although it does not give a

@@ -2,8 +2,10 @@ package records
 
 import (
 	"context"
+	"database/sql/driver"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"unicode"
@@ -44,19 +46,20 @@ const (
 
 // The codes of findings.
 const (
-	LintCreateOwner     = "create-owner"     // a create may name somebody else as the owner
-	LintOwnerMoves      = "owner-moves"      // an update may give a row to somebody else
-	LintNoReadRule      = "no-read-rule"     // rows of others can be read
-	LintNoWriteRule     = "no-write-rule"    // whoever is signed in may change any row
-	LintWorldWrites     = "world-writes"     // without a sign-in rows can be written
-	LintViewWrites      = "view-writes"      // permissions that have no effect
-	LintRuleScans       = "rule-scans"       // a rule goes through a whole table
-	LintKeyScans        = "key-scans"        // finding a record by its key goes through a whole table
-	LintReferenceScans  = "reference-scans"  // a foreign key without an index
-	LintOtherTables     = "other-tables"     // a rule of subscriptions that depends on other tables
-	LintSecretVisible   = "secret-visible"   // a column that looks like a secret can be read
-	LintNullOwner       = "null-owner"       // rows without an owner belong to whoever is anonymous
-	LintReplaceUnguards = "replace-unguards" // a create may overwrite any row
+	LintCreateOwner     = "create-owner"      // a create may name somebody else as the owner
+	LintOwnerMoves      = "owner-moves"       // an update may give a row to somebody else
+	LintNoReadRule      = "no-read-rule"      // rows of others can be read
+	LintNoWriteRule     = "no-write-rule"     // whoever is signed in may change any row
+	LintWorldWrites     = "world-writes"      // without a sign-in rows can be written
+	LintViewWrites      = "view-writes"       // permissions that have no effect
+	LintRuleScans       = "rule-scans"        // a rule goes through a whole table
+	LintKeyScans        = "key-scans"         // finding a record by its key goes through a whole table
+	LintReferenceScans  = "reference-scans"   // a foreign key without an index
+	LintOtherTables     = "other-tables"      // a rule of subscriptions that depends on other tables
+	LintSecretVisible   = "secret-visible"    // a column that looks like a secret can be read
+	LintNullOwner       = "null-owner"        // rows without an owner belong to whoever is anonymous
+	LintReplaceUnguards = "replace-unguards"  // a create may overwrite any row
+	LintViewWithoutRule = "view-without-rule" // a view shows rows that a read rule of another API keeps back
 )
 
 // Lint looks for APIs that give away more than they need and for rules that
@@ -90,6 +93,9 @@ func Lint(ctx context.Context, db *sqlite.DB, cfg Config) (_ []Finding, err erro
 		l.p = plans[api.Name]
 		l.owner()
 		l.permissions()
+		if err := l.view(ctx, db, cfg.APIs); err != nil {
+			return nil, fmt.Errorf("records: lint api %q: %w", api.Name, err)
+		}
 		l.secrets()
 		if err := l.speed(); err != nil {
 			return nil, fmt.Errorf("records: lint api %q: %w", api.Name, err)
@@ -144,6 +150,38 @@ func (l *linter) permissions() {
 	if api.Conflict == Replace && l.may(Create) && l.may(Update) && api.UpdateRule == "" {
 		l.find("update rule", SeverityWarning, LintReplaceUnguards, "there is none: a create with a key that is taken overwrites the row, whoever made it")
 	}
+}
+
+// view finds a view that anybody may read whole, although another API has a
+// read rule for a table that it is made of.
+func (l *linter) view(ctx context.Context, db *sqlite.DB, apis []API) error {
+	t := l.p.table
+	if !t.view || l.p.api.ReadRule != "" || !l.may(Read) {
+		return nil
+	}
+	views := map[string]string{}
+	err := db.Query(ctx, "SELECT name, sql FROM "+quote(t.database)+".sqlite_schema WHERE type = 'view'", nil, func(row []driver.Value) error {
+		views[sqltoken.Fold(row[0].(string))] = row[1].(string)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for i := range apis {
+		of := l.plans[apis[i].Name].table
+		if apis[i].ReadRule == "" || of.sql() == t.sql() || of.database != t.database {
+			continue
+		}
+		reads, err := readsTable(t.create, maps.Clone(views), map[string]string{sqltoken.Fold(of.name): ""})
+		if err != nil {
+			return err
+		}
+		if reads {
+			l.find("read rule", SeverityWarning, LintViewWithoutRule, "there is none: the view shows whatever it takes from %s, of which api %q shows only what its read rule grants", of.name, apis[i].Name)
+			return nil
+		}
+	}
+	return nil
 }
 
 func (l *linter) what(op Permission) string {

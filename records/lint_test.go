@@ -20,6 +20,8 @@ CREATE TABLE guest (room INTEGER, user BLOB, PRIMARY KEY (room, user)) WITHOUT R
 CREATE TABLE mail (id INTEGER PRIMARY KEY, sender BLOB REFERENCES _user(id), receiver BLOB REFERENCES _user(id));
 CREATE TABLE account (id INTEGER PRIMARY KEY, name TEXT, password_hash TEXT, apiKey TEXT, access_token TEXT, token_count INTEGER, _secret TEXT, monkey TEXT, totp BLOB);
 CREATE VIEW loud AS SELECT id, upper(text) AS text FROM post;
+CREATE VIEW names AS SELECT id, name FROM room;
+CREATE VIEW inner_names AS SELECT * FROM names;
 CREATE VIEW latest AS SELECT CAST(max(id) AS INTEGER) AS id, room FROM post GROUP BY room;`
 
 func TestLint(t *testing.T) {
@@ -63,6 +65,7 @@ func TestLint(t *testing.T) {
 		{"update: owner moves", records.API{Table: "post", Authenticated: records.Update, UpdateRule: mine}, []string{"warning/update rule/owner-moves"}},
 		{"update: named", records.API{Table: "post", Authenticated: records.Update, UpdateRule: mine + ` AND 'author' NOT IN _REQ_FIELDS_`}, nil},
 		{"update: null", records.API{Table: "post", Authenticated: records.Update, UpdateRule: mine + ` AND (_REQ_.author IS NULL OR _REQ_.author = _USER_.id)`}, nil},
+		{"update: null, the other way round", records.API{Table: "post", Authenticated: records.Update, UpdateRule: mine + ` AND (NULL IS _REQ_.author OR _USER_.id = _REQ_.author)`}, nil},
 		{"update: null where it can be", records.API{Table: "note", Authenticated: records.Update, UpdateRule: `_ROW_.owner = _USER_.id AND _REQ_.owner IS NULL`}, []string{"warning/update rule/owner-moves"}},
 		{"update: the same", records.API{Table: "post", Authenticated: records.Update, UpdateRule: mine + ` AND _ROW_.author IS _REQ_.author`}, nil},
 		{"update: checked", records.API{Table: "post", Authenticated: records.Update, UpdateRule: mine, Check: mine}, nil},
@@ -78,11 +81,13 @@ func TestLint(t *testing.T) {
 			[]string{"info/create rule/world-writes", "warning/update rule/world-writes"}},
 		{"the world, who knows", records.API{Table: "room", World: records.Delete, DeleteRule: `EXISTS (SELECT 1 FROM guest WHERE room = _ROW_.id AND user = _USER_.id)`}, []string{"info/delete rule/world-writes"}},
 		{"nobody's own", records.API{Table: "note", World: records.Read, ReadRule: `_ROW_.owner IS _USER_.id`}, []string{"warning/read rule/null-owner"}},
+		{"nobody's own that cannot be", records.API{Table: "post", World: records.Read, ReadRule: `_ROW_.author IS _USER_.id`}, nil},
 		{"a view", records.API{Table: "loud", Authenticated: everything}, []string{"info//view-writes"}},
 		{"replace", records.API{Table: "room", Authenticated: records.Create | records.Update, Conflict: records.Replace}, []string{"warning/update rule/no-write-rule", "warning/update rule/replace-unguards"}},
 
 		{"by a table without index", records.API{Table: "room", World: records.Read, ReadRule: `EXISTS (SELECT 1 FROM member WHERE room = _ROW_.id AND user = _USER_.id)`}, []string{"warning/read rule/rule-scans"}},
 		{"by a table with one", records.API{Table: "room", World: records.Read, ReadRule: `EXISTS (SELECT 1 FROM guest WHERE room = _ROW_.id AND user = _USER_.id)`}, nil},
+		{"by a list made for it", records.API{Table: "room", Authenticated: records.Create, CreateRule: `(SELECT count(*) FROM (SELECT DISTINCT user FROM guest WHERE room = _REQ_.id) AS a JOIN (SELECT DISTINCT user FROM guest WHERE room = 1) AS b) > 1`}, nil},
 		{"create by a table without index", records.API{Table: "room", Authenticated: records.Create, CreateRule: `_USER_.id IN (SELECT user FROM member WHERE room = _REQ_.id)`}, []string{"warning/create rule/rule-scans"}},
 		{"check by a table without index", records.API{Table: "room", Authenticated: records.Create, Check: `(SELECT count(*) FROM member WHERE room = _ROW_.id) < 5`}, []string{"warning/check/rule-scans"}},
 		{"by an index for the occasion", records.API{Table: "room", Authenticated: records.Create, CreateRule: `(SELECT count(m.room) FROM guest g CROSS JOIN guest h LEFT JOIN member m ON m.user = g.user AND m.room = h.room WHERE g.room = _REQ_.id AND h.room = 1) > 2`}, []string{"warning/create rule/rule-scans"}},
@@ -148,6 +153,34 @@ func TestLintSeveralAPIs(t *testing.T) {
 	cancel()
 	if _, err := svc.Lint(ctx); err == nil {
 		t.Error("no error after the context has ended")
+	}
+}
+
+// A view shows what a rule of another API keeps back.
+func TestLintViews(t *testing.T) {
+	t.Parallel()
+	db := openDB(t, lintSchema)
+	rooms := records.API{Name: "rooms", Table: "room", ReadRule: `_USER_.id IS NOT NULL`}
+	for name, c := range map[string]struct {
+		apis []records.API
+		want int
+	}{
+		"no rule":              {[]records.API{rooms, {Name: "v", Table: "names", World: records.Read}}, 1},
+		"through another":      {[]records.API{{Name: "v", Table: "inner_names", Authenticated: records.Read}, rooms}, 1},
+		"a rule":               {[]records.API{rooms, {Name: "v", Table: "names", World: records.Read, ReadRule: `_USER_.id IS NOT NULL`}}, 0},
+		"nobody reads it":      {[]records.API{rooms, {Name: "v", Table: "names", World: records.Schema}}, 0},
+		"of another table":     {[]records.API{{Name: "p", Table: "post", ReadRule: `_USER_.id IS NOT NULL`}, {Name: "v", Table: "names", World: records.Read}}, 0},
+		"no rule for either":   {[]records.API{{Name: "rooms", Table: "room", World: records.Read}, {Name: "v", Table: "names", World: records.Read}}, 0},
+		"two of the same view": {[]records.API{{Name: "own", Table: "names", World: records.Read, ReadRule: `_USER_.id IS NOT NULL`}, {Name: "v", Table: "names", World: records.Read}}, 0},
+	} {
+		found, err := records.Lint(t.Context(), db, records.Config{APIs: c.apis})
+		if err != nil {
+			t.Fatal(err)
+		}
+		found = slices.DeleteFunc(found, func(f records.Finding) bool { return f.Code != records.LintViewWithoutRule })
+		if len(found) != c.want || c.want > 0 && (found[0].API != "v" || found[0].Severity != records.SeverityWarning || !strings.Contains(found[0].Text, `room, of which api "rooms"`)) {
+			t.Errorf("%s: %v", name, found)
+		}
 	}
 }
 

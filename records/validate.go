@@ -224,29 +224,39 @@ func plainValue(c *column, value driver.Value) any {
 // unreadable is a JSON value that is not judged but refused.
 type unreadable struct{}
 
-// maxItems bounds the members and elements in a JSON value that is judged,
-// since each of them may become an error.
-const maxItems = 10_000
+// Bounds of a JSON value that is judged: of its members and elements, since
+// each of them may become an error, of the names of members, in bytes as they
+// are written, and of the number of the former times the longest of the
+// latter, since each place is spelled out with all names on the way to it.
+const (
+	maxItems = 1000
+	maxName  = 256
+	maxSpelt = 128 << 10
+)
 
-// modest reports whether the JSON text s has at most maxItems.
+// modest reports whether the JSON text s keeps to these bounds.
 func modest(s string) bool {
-	if len(s) < maxItems {
-		return true
-	}
-	items, quoted := 0, false
+	items, longest := 0, 0
 	for i := 0; i < len(s); i++ {
 		switch s[i] {
-		case '"':
-			quoted = !quoted
-		case '\\':
-			i++
 		case ',', '[', '{':
-			if !quoted {
-				items++
+			items++
+		case '"':
+			begin := i + 1
+			for i++; i < len(s) && s[i] != '"'; i++ {
+				if s[i] == '\\' {
+					i++
+				}
+			}
+			if i < len(s) && strings.HasPrefix(strings.TrimLeft(s[i+1:], " \t\r\n"), ":") {
+				longest = max(longest, i-begin)
 			}
 		}
+		if items > maxItems || longest > maxName {
+			return false
+		}
 	}
-	return items <= maxItems
+	return items*longest <= maxSpelt
 }
 
 // judge adds to f what is wrong with the value of d in r after tag. bound is

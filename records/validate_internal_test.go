@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -136,6 +137,56 @@ func clash(t *testing.T) error {
 		t.Fatal("no error")
 	}
 	return err
+}
+
+// Of an element the validator spells out the way to it: the names of members
+// must not add up. It is not parallel, because it measures what is allocated.
+//
+//nolint:paralleltest // see above
+func TestValidationAllocates(t *testing.T) {
+	tab, input := inputOf(t, `CREATE TABLE t (id INTEGER PRIMARY KEY, tree TEXT CHECK (jsonschema_matches('{}', tree))) STRICT`)
+	type row struct {
+		Tree map[string][]int `json:"tree" validate:"dive,dive,max=1"`
+	}
+	type node struct {
+		Below map[string]*node `json:"below" validate:"dive"`
+		Sizes []int            `json:"sizes" validate:"dive,max=1"`
+	}
+	type nested struct {
+		Tree *node `json:"tree" validate:"omitempty"`
+	}
+	const length = 120 << 10
+	wide := func(name string, elements int) string {
+		return `{"` + name + `":[1` + strings.Repeat(",5", elements-1) + `]}`
+	}
+	deep := func(name string, depth int) string {
+		return strings.Repeat(`{"below":{"`+name+`":`, depth) + `{"sizes":[1` + strings.Repeat(",5", 100) + "]}" + strings.Repeat("}}", depth)
+	}
+	for name, api := range map[string]API{"tag": {Validate: map[string]string{"tree": "dive,dive,max=1"}}, "map": {Bind: row{}}, "struct": {Bind: nested{}}} {
+		v, errs := newValidation(api, tab, input)
+		if errs != nil {
+			t.Fatal(errs)
+		}
+		for shape, text := range map[string]string{
+			"long name":  wide(strings.Repeat("k", length/2), length/4),
+			"short text": wide(strings.Repeat("k", 4000), 2000),
+			"allowed":    wide(strings.Repeat("k", 128), 990),
+			"deep":       deep(strings.Repeat("k", 250), 30),
+			"deeper":     deep(strings.Repeat("k", 250), length/260),
+		} {
+			r := &request{values: []driver.Value{nil, text}}
+			r.given.add(1)
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			err := v.check(r, false)
+			runtime.ReadMemStats(&after)
+			if bytes := after.TotalAlloc - before.TotalAlloc; bytes > 16<<20 {
+				t.Errorf("%s, %s: %d bytes for %d: %.80v", name, shape, bytes, len(text), err)
+			} else {
+				t.Logf("%s, %s: %d bytes for %d", name, shape, bytes, len(text))
+			}
+		}
+	}
 }
 
 // The work for one value is in proportion to its length, hostile or not.

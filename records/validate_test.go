@@ -195,7 +195,7 @@ func TestValidateManyErrors(t *testing.T) {
 	t.Parallel()
 	db := openDB(t, validateSchema)
 	h := serve(t, db, validateAPI(map[string]string{"tags": "dive,max=1"}))
-	r := call(h, "", "POST", "/t", `{"tags":["xx"`+strings.Repeat(`,"xx"`, 5000)+`]}`, "Accept", "application/problem+json")
+	r := call(h, "", "POST", "/t", `{"tags":["xx"`+strings.Repeat(`,"xx"`, 900)+`]}`, "Accept", "application/problem+json")
 	var p struct {
 		Detail string
 		Errors []any
@@ -203,8 +203,57 @@ func TestValidateManyErrors(t *testing.T) {
 	if err := json.Unmarshal([]byte(r.body), &p); err != nil || r.status != 400 || len(p.Errors) != 64 || strings.Count(p.Detail, ";") != 7 {
 		t.Errorf("%v %d %q", err, len(p.Errors), p.Detail)
 	}
-	want(t, call(h, "", "POST", "/t", `{"tags":["xx"`+strings.Repeat(`,"xx"`, 10_000)+`]}`), 400, "invalid tags: type")
-	wantStatus(t, call(h, "", "POST", "/t", `{"tags":["`+strings.Repeat(`x`, 100)+`,,,"]}`), 400)
+}
+
+// What is judged of JSON is bounded, and what looks like more of it in text is
+// text.
+func TestValidateBoundsOfJSON(t *testing.T) {
+	t.Parallel()
+	db := openDB(t, validateSchema)
+	type row struct {
+		Tags any `json:"tags" validate:"omitempty,dive,max=1000000"`
+	}
+	bound := validateAPI(nil)
+	bound.Bind = row{}
+	name := strings.Repeat("n", 256)
+	for _, api := range []records.API{validateAPI(map[string]string{"tags": "dive,max=1000000"}), bound} {
+		h := serve(t, db, api)
+		for _, c := range []struct {
+			tags string
+			ok   bool
+		}{
+			{`[5` + strings.Repeat(`,5`, 999) + `]`, true},
+			{`[5` + strings.Repeat(`,5`, 1000) + `]`, false},
+			{`["[` + strings.Repeat(`,{\"`, 5000) + `"]`, true},
+			{`{"` + name + `":1}`, true},
+			{`{"` + name + `n":1}`, false},
+			{`{"a":"` + name + name + `","b":{}}`, true},
+			{`{"\\":"` + name + name + `"}`, true},
+			{`{"` + name + `":[5` + strings.Repeat(`,5`, 400) + `]}`, true},
+			{`{"` + name + `":[5` + strings.Repeat(`,5`, 600) + `]}`, false},
+		} {
+			r := call(h, "", "POST", "/t", `{"tags":`+c.tags+`}`)
+			if c.ok {
+				wantStatus(t, r, 200)
+			} else {
+				want(t, r, 400, "invalid tags: type")
+			}
+		}
+	}
+}
+
+// The bounds are of what is judged: a field without conditions has none.
+func TestBindUnjudgedJSON(t *testing.T) {
+	t.Parallel()
+	type row struct {
+		Tags  []int  `json:"tags"`
+		Title string `json:"title" validate:"max=3"`
+	}
+	api := validateAPI(nil)
+	api.Bind = row{}
+	h := serve(t, openDB(t, validateSchema), api)
+	wantStatus(t, call(h, "", "POST", "/t", `{"tags":[5`+strings.Repeat(`,5`, 5000)+`]}`), 200)
+	want(t, call(h, "", "POST", "/t", `{"tags":["x"]}`), 400, "invalid tags: type")
 }
 
 // All mistakes are told at once, each with its API and its place.
@@ -219,7 +268,7 @@ func TestValidateMistakes(t *testing.T) {
 		{"ex", "required", `no column "ex"`},
 		{"_h", "required", "hidden"},
 		{"twice", "required", "generated"},
-		{"title", "nosuch", `Undefined validation function 'nosuch'`},
+		{"title", "nosuch", `tag "nosuch": Undefined validation function 'nosuch'`},
 		{"title", "max=3,nosuch=5", "nosuch"},
 		{"title", "required,,max=3", `Invalid validation tag`},
 		{"title", "max=x", "max=x"},
@@ -232,6 +281,7 @@ func TestValidateMistakes(t *testing.T) {
 		{"title", "max=3|gtcsfield=Mail", "Bind"},
 		{"title", "omitempty,file", "file system"},
 		{"title", "max=3|dir", "file system"},
+		{"title", "uds_exists", "file system"},
 		{"tags", "dive,image", "file system"},
 		{"tags", "dive,nosuch", "nosuch"},
 		{"stock", "email", "no meaning"},
@@ -246,7 +296,7 @@ func TestValidateMistakes(t *testing.T) {
 		switch {
 		case err == nil:
 			t.Errorf("%s %q: no error", c.column, c.tag)
-		case !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), `api "t"`) || !strings.Contains(err.Error(), `"`+c.column+`"`) || !strings.Contains(err.Error(), "nosuch2"):
+		case !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), `api "t"`) || !strings.Contains(err.Error(), `"`+c.column+`"`) || !strings.Contains(err.Error(), "nosuch2") || strings.Contains(err.Error(), "field ''"):
 			t.Errorf("%s %q: %v, want %q", c.column, c.tag, err, c.want)
 		}
 	}

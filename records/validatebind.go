@@ -26,6 +26,7 @@ type boundField struct {
 	name   string // in Go
 	column *column
 	nested bool // a struct, whose fields are judged as well
+	judged bool // there is a demand
 }
 
 // other returns the column of the field that a tag names, or nil.
@@ -94,6 +95,7 @@ func (v *validation) bind(value any, t *table, input map[string]*column) (errs [
 			d.tag = "omitempty" // what is in the struct may have tags
 		}
 		if d.tag != "" {
+			field.judged = true
 			v.demands = append(v.demands, d)
 		}
 		if tag != "" {
@@ -156,7 +158,7 @@ func (b *binding) fill(r *request, update bool, unfit func(*column)) reflect.Val
 		if !known(r, f.column, update) || f.column.format == fileFormat || f.column.format == filesFormat {
 			continue
 		}
-		if value := r.values[f.column.index]; value != nil && !set(p.Elem().FieldByIndex(f.index), f.column, value) {
+		if value := r.values[f.column.index]; value != nil && !f.set(p.Elem().FieldByIndex(f.index), value) {
 			unfit(f.column)
 		}
 	}
@@ -205,7 +207,7 @@ func isNested(t reflect.Type) bool {
 	return t.Kind() == reflect.Struct && !t.ConvertibleTo(reflect.TypeFor[time.Time]())
 }
 
-// holds reports whether a t can hold the values of c; see set.
+// holds reports whether a t can hold the values of c; see boundField.set.
 func holds(t reflect.Type, c *column) bool {
 	t = indirect(t)
 	kind := t.Kind()
@@ -232,11 +234,11 @@ func holds(t reflect.Type, c *column) bool {
 	return whole || fraction || words || octets
 }
 
-// set sets dst to a value of c and reports whether it fits.
-func set(dst reflect.Value, c *column, value driver.Value) bool {
-	if c.format == jsonFormat {
+// set sets dst to a value of the column and reports whether it fits.
+func (f *boundField) set(dst reflect.Value, value driver.Value) bool {
+	if f.column.format == jsonFormat {
 		text, ok := value.(string)
-		return ok && modest(text) && decodeExactly([]byte(text), dst)
+		return ok && (modest(text) || !f.judged) && decodeExactly([]byte(text), dst)
 	}
 	for dst.Kind() == reflect.Pointer {
 		dst.Set(reflect.New(dst.Type().Elem()))
@@ -350,7 +352,7 @@ func prune(document any, t reflect.Type) {
 		case reflect.Struct:
 			types := map[string]reflect.Type{}
 			_ = eachField(t, nil, func(f reflect.StructField, _ []int) {
-				if name, ok := jsonName(f); ok {
+				if name, ok := jsonName(f); ok && f.IsExported() {
 					types[name] = f.Type
 				}
 			})

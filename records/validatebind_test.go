@@ -113,6 +113,41 @@ func TestBind(t *testing.T) {
 	}
 }
 
+// A name in another case is not the field, also when the struct has an
+// unexported one of that name.
+func TestBindFoldedNames(t *testing.T) {
+	t.Parallel()
+	type inner struct {
+		Text string `json:"text" validate:"required,max=3"`
+		tEXT string //nolint:unused // it is about fields that are not decoded
+	}
+	type row struct {
+		Home inner `json:"home" validate:"omitempty"`
+	}
+	h := serve(t, openDB(t, boundSchema), records.API{Name: "t", Table: "t", World: everything, Bind: row{}})
+	want(t, call(h, "", "POST", "/t", `{"home":{"TEXT":"abc"}}`), 400, "invalid home/text: required")
+	want(t, call(h, "", "POST", "/t", `{"home":{"text":"abcd","TEXT":"abc"}}`), 400, "invalid home/text: max=3")
+	want(t, call(h, "", "POST", "/t", `{"home":{"tEXT":"abc"}}`), 400, "invalid home/text: required")
+}
+
+// Of what a column is compared with only names are told that callers know.
+func TestBindHiddenComparison(t *testing.T) {
+	t.Parallel()
+	type row struct {
+		Secret string `json:"_secret"`
+		Most   int64  `json:"most"`
+		Mode   string `json:"mode" validate:"omitempty,nefield=Secret"`
+		Stock  int64  `json:"stock" validate:"ltefield=Most"`
+	}
+	h := serve(t, openDB(t, boundSchema), records.API{Name: "t", Table: "t", World: everything, Bind: row{}})
+	for _, accept := range []string{"*/*", "application/problem+json"} {
+		r := call(h, "", "POST", "/t", `{"mode":"a","_secret":"a","stock":2,"most":1}`, "Accept", accept)
+		if r.status != 400 || !strings.Contains(r.body, "invalid mode: nefield; invalid stock: ltefield=most") || strings.Contains(strings.ToLower(r.body), "secret") {
+			t.Error(r)
+		}
+	}
+}
+
 // An update is judged by what it gives: what compares columns needs all of
 // them, and the rest of the same tag counts all the same.
 func TestBindUpdate(t *testing.T) {

@@ -100,7 +100,8 @@ func measures(name string, octets bool) bool {
 // a struct of type parent or, if that is nil, in none.
 func (v *validation) mistakes(tag string, t, parent reflect.Type) (errs []error) {
 	fail := func(part, format string, args ...any) {
-		errs = append(errs, fmt.Errorf("tag %q: "+format, append([]any{part}, args...)...))
+		text := fmt.Sprintf(format, args...)
+		errs = append(errs, fmt.Errorf("tag %q: %s", part, strings.ReplaceAll(text, " on field ''", ""))) // the field is known
 	}
 	at := t // the type that the part is about; nil: unknown
 	var outer []reflect.Type
@@ -132,13 +133,13 @@ func (v *validation) mistakes(tag string, t, parent reflect.Type) (errs []error)
 			continue
 		}
 		if err := v.partMistake(part, at, parent); err != nil {
-			fail(part, "%w", err)
+			fail(part, "%v", err)
 		}
 	}
 	if len(errs) == 0 {
 		// What is wrong with the tag as a whole: it is read before anything else.
 		if err := v.tries(tag, t, parent); err != nil {
-			fail(tag, "%w", err)
+			fail(tag, "%v", err)
 		}
 	}
 	return errs

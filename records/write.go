@@ -167,7 +167,11 @@ func (j *job) update(ctx context.Context) error {
 
 // nested is update inside of the application's transaction.
 func (j *job) nested(ctx context.Context, tx *sqlite.Tx) error {
-	return j.refusal(ctx, tx.Nested(func() error { return j.run(ctx, tx) }))
+	err := tx.Nested(func() error { return j.run(ctx, tx) })
+	for _, w := range j.writes {
+		w.r.named = fieldSet{} // what a reference lacks cannot be told outside of tx
+	}
+	return j.refusal(ctx, err)
 }
 
 func (j *job) run(ctx context.Context, tx *sqlite.Tx) error {

@@ -224,7 +224,17 @@ func (r *configReader) secret(to *string) (inline, file func(ast.Node)) {
 			read(n)
 		}
 	}
-	return once(r.text(to)), once(func(n ast.Node) {
+	text := func(n ast.Node) {
+		switch n := n.(type) {
+		case *ast.StringNode:
+			*to = n.Value
+		case *ast.LiteralNode:
+			*to = n.Value.Value
+		default: // not what was found, which may be the secret
+			r.mistake(n, "want text in quotes")
+		}
+	}
+	return once(text), once(func(n ast.Node) {
 		var path string
 		r.path(&path)(n)
 		if path == "" {

@@ -213,7 +213,7 @@ func (r *configReader) path(to *string) func(ast.Node) {
 // locate adds file and line to the mistakes that only the database could
 // find, such as an unknown column in a rule.
 func (conf *config) locate(err error) error {
-	if conf.file == "" {
+	if conf.file == "" || err == nil {
 		return err
 	}
 	var errs []error

@@ -5,6 +5,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/goccy/go-yaml/ast"
 
@@ -36,17 +37,24 @@ const s3Place = "files in S3"
 
 func (r *configReader) s3(n ast.Node) {
 	var c s3files.Config
+	keys := map[string]ast.Node{} // by what the library's errors call them
+	at := func(name string, read func(ast.Node)) func(ast.Node) {
+		return func(n ast.Node) {
+			keys[name] = n
+			read(n)
+		}
+	}
 	secret, secretFile := r.secret(&c.SecretAccessKey)
 	if !r.object(n, object{
-		"bucket":                 r.text(&c.Bucket),
-		"prefix":                 r.text(&c.Prefix),
-		"region":                 r.text(&c.Region),
-		"endpoint":               r.text(&c.Endpoint),
+		"bucket":                 at("the bucket: ", r.text(&c.Bucket)),
+		"prefix":                 at("the prefix: ", r.text(&c.Prefix)),
+		"region":                 at("the region: ", r.text(&c.Region)),
+		"endpoint":               at("the endpoint: ", r.text(&c.Endpoint)),
 		"allow_plaintext":        r.flag(&c.AllowPlaintext),
 		"path_style":             r.flag(&c.PathStyle),
-		"access_key_id":          r.text(&c.AccessKeyID),
-		"secret_access_key":      secret,
-		"secret_access_key_file": secretFile,
+		"access_key_id":          at("the access key id: ", r.text(&c.AccessKeyID)),
+		"secret_access_key":      at("the secret access key: ", secret),
+		"secret_access_key_file": at("the secret access key: ", secretFile),
 	}) {
 		return
 	}
@@ -55,8 +63,19 @@ func (r *configReader) s3(n ast.Node) {
 	check := c
 	override(&check.AccessKeyID, "", "later") // the keys may be in the environment of the server
 	override(&check.SecretAccessKey, "", "later")
-	if _, err := s3files.New(check); err != nil {
-		r.refused(n, err)
+	_, err := s3files.New(check)
+	if err == nil {
+		return
+	}
+	for line := range strings.Lines(err.Error()) {
+		line = strings.TrimSpace(line)
+		where := n
+		for name, key := range keys {
+			if strings.HasPrefix(strings.TrimPrefix(line, "configuring files in S3: "), name) {
+				where = key
+			}
+		}
+		r.mistake(where, "%s", line)
 	}
 }
 

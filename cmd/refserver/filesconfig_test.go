@@ -61,14 +61,29 @@ files:
   total_quota_bytes: many         # want a whole number, found "many"
   directory: elsewhere            # unknown key "directory"
   s3:
-    bucket: A/b                   # "A/b" is not the name of one # the endpoint: "http://store.internal" is not encrypted
-    endpoint: http://store.internal
+    bucket: A/b                   # "A/b" is not the name of one
+    endpoint: http://store.internal # the endpoint: "http://store.internal" is not encrypted
+    access_key_id: a b            # the access key id: it has a space
     access_key: id                # unknown key "access_key"
     path_style: 1                 # want true or false, found 1
     secret_access_key: one
     secret_access_key_file: two   # this secret is given twice
 `
 	wantMistakes(t, writeConfig(t, text), text)
+}
+
+// A secret that is not text is a mistake that does not tell the secret.
+func TestSecretsAreNotShown(t *testing.T) {
+	t.Parallel()
+	for _, secret := range []string{"1234567890123456", "1234567890123456.5", "0x1234567890123456", "{1234567890123456: a}", "[1234567890123456]", "true", "~"} {
+		text := "files: {s3: {bucket: uploads, secret_access_key: " + secret + "}}\n" +
+			"email: {smtp_host: mail.example.com, sender_address: a@example.com, smtp_password: " + secret + "}\n" +
+			"auth: {oauth_providers: [{name: google, client_id: a, client_secret: " + secret + "}]}\n"
+		_, err := loadConfig(writeConfig(t, text))
+		if err == nil || strings.Count(err.Error(), ": want text in quotes") != 3 || strings.Contains(err.Error(), "123456789") || strings.Contains(err.Error(), "found") {
+			t.Errorf("%s: %v", secret, err)
+		}
+	}
 }
 
 // Only the server needs the keys, which it can have from its environment.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"database/sql/driver"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,10 +9,12 @@ import (
 	"log/slog"
 	"os"
 	"strconv"
+	"strings"
 
 	"github.com/bedplate/bedplate"
 	"github.com/bedplate/bedplate/auth"
 	"github.com/bedplate/bedplate/records"
+	"github.com/bedplate/bedplate/sqlite"
 )
 
 // rulesCommand is the commands about who may do what. They work on the
@@ -33,11 +36,9 @@ func (c *rulesCheck) Run(p *program) error {
 		return err
 	}
 	var found []records.Finding
-	err = conf.inspect(p, true, func(b *bedplate.Backend) (err error) {
-		if found, err = records.Lint(p.ctx, b.DB, records.Config{APIs: conf.APIs}); err != nil {
-			return conf.locate(err)
-		}
-		return nil
+	err = conf.inspect(p, true, func(db *sqlite.DB) (err error) {
+		found, err = records.Lint(p.ctx, db, records.Config{APIs: conf.APIs})
+		return conf.locate(err)
 	})
 	if err != nil {
 		return err
@@ -95,13 +96,13 @@ func (c *rulesExplain) Run(p *program) error {
 		return err
 	}
 	q := records.Question{API: c.API, Op: permissionNamed(c.Op), ID: c.ID, Body: []byte(c.Body)}
-	return conf.inspect(p, false, func(b *bedplate.Backend) error {
-		if q.Caller.ID, err = callerNamed(p, b, c.User); err != nil {
+	return conf.inspect(p, false, func(db *sqlite.DB) error {
+		if q.Caller.ID, err = conf.callerNamed(p, db, c.User); err != nil {
 			return err
 		}
-		e, err := records.Explain(p.ctx, b.DB, records.Config{APIs: conf.APIs}, q)
+		e, err := records.Explain(p.ctx, db, records.Config{APIs: conf.APIs}, q)
 		if err != nil {
-			return err
+			return conf.locate(err)
 		}
 		if c.JSON {
 			return printJSON(p, struct {
@@ -126,28 +127,31 @@ func permissionNamed(op string) records.Permission {
 }
 
 // callerNamed returns the id of a user as rules see it.
-func callerNamed(p *program, b *bedplate.Backend, name string) (any, error) {
+func (conf *config) callerNamed(p *program, db *sqlite.DB, name string) (id any, err error) {
 	if name == "" {
 		return nil, nil
 	}
-	if b.Auth == nil {
+	if conf.Auth == nil {
 		if n, err := strconv.ParseInt(name, 10, 64); err == nil {
 			return n, nil
 		}
 		return name, nil
 	}
-	id, err := auth.ParseUserID(name)
-	if err != nil {
-		found, err := b.Auth.Find(p.ctx, name)
-		if errors.Is(err, auth.ErrNotFound) {
-			return nil, fmt.Errorf("there is no user %q", name)
-		}
-		if err != nil {
-			return nil, err
-		}
-		id = found.ID
+	if id, err := auth.ParseUserID(name); err == nil {
+		return id[:], nil
 	}
-	return id[:], nil
+	column := "username"
+	if strings.Contains(name, "@") {
+		column = "email"
+	}
+	err = db.Query(p.ctx, "SELECT id FROM _user WHERE "+column+" = ?1", []driver.Value{name}, func(row []driver.Value) error {
+		id = row[0]
+		return nil
+	})
+	if err == nil && id == nil {
+		err = fmt.Errorf("there is no user %q", name)
+	}
+	return id, err
 }
 
 // apis loads a configuration with its record APIs, or those of the demo.
@@ -159,42 +163,64 @@ func (w where) apis(p *program) (*config, error) {
 	return conf, err
 }
 
-// inspect calls fn with the database, as the server opens it but for the
-// record APIs and the migrations that it would apply. If there is no database,
-// fn gets an empty one that has just been migrated, if empty allows it.
-func (conf *config) inspect(p *program, empty bool, fn func(*bedplate.Backend) error) (err error) {
+// inspect calls fn with the database as it is: it opens nothing but the files,
+// which a running server may have open as well. If there is no database, fn
+// gets an empty one that has just been migrated, if empty allows it.
+func (conf *config) inspect(p *program, empty bool, fn func(*sqlite.DB) error) (err error) {
 	conf.Mailer = noMailer{}
 	override(&conf.SiteURL, "", "http://localhost")
 	_, err = os.Stat(conf.mainFile())
 	fresh := errors.Is(err, fs.ErrNotExist)
 	switch {
-	case fresh && !empty:
-		return fmt.Errorf("there is no %s: start the server once, or name its --data-dir", conf.mainFile())
+	case fresh && empty:
+		return conf.inspectFresh(p, fn)
 	case fresh:
-		if conf.DataDir, err = os.MkdirTemp("", "refserver-rules-"); err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, os.RemoveAll(conf.DataDir)) }()
+		return fmt.Errorf("there is no %s: start the server once, or name its --data-dir", conf.mainFile())
 	case err != nil:
 		return err
 	}
-	if err := conf.makeDirectories(); err != nil {
+	c := conf.inspected(p)
+	for _, d := range c.Databases {
+		if _, err := os.Stat(d.Path); err != nil {
+			return fmt.Errorf("open database %q: %w", d.Name, err) // rather than make it
+		}
+		c.SQLite.Attach = append(c.SQLite.Attach, sqlite.Attachment{Name: d.Name, Path: d.Path})
+	}
+	db, err := sqlite.Open(p.ctx, c.Path, c.SQLite)
+	if err != nil {
 		return err
 	}
-	c := conf.backend(logger(p.stderr, slog.LevelWarn))
-	c.Records, c.Realtime, c.SQLite.Ballast = nil, nil, -1
-	if !fresh {
-		c.Migrations = nil
-		for i := range c.Databases {
-			c.Databases[i].Migrations = nil
-		}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	return fn(db)
+}
+
+// inspectFresh calls fn with what the server would begin with, in a directory
+// that is removed after that.
+func (conf *config) inspectFresh(p *program, fn func(*sqlite.DB) error) (err error) {
+	fresh := *conf
+	if fresh.DataDir, err = os.MkdirTemp("", "refserver-rules-"); err != nil {
+		return err
 	}
-	b, err := bedplate.Open(p.ctx, c)
+	defer func() { err = errors.Join(err, os.RemoveAll(fresh.DataDir)) }()
+	if err := fresh.makeDirectories(); err != nil {
+		return err
+	}
+	b, err := bedplate.Open(p.ctx, fresh.inspected(p))
 	if err != nil {
 		return conf.locate(err)
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
-	return fn(b)
+	return fn(b.DB)
+}
+
+// inspected is what is opened of conf for a look at the tables: none of the
+// record APIs and streams, and no history is forgotten meanwhile.
+func (conf *config) inspected(p *program) bedplate.Config {
+	c := conf.backend(logger(p.stderr, slog.LevelWarn))
+	c.Records, c.Realtime = nil, nil
+	c.SQLite.Ballast = -1
+	c.SQLite.ChangeLog = sqlite.ChangeLogOptions{MaxRows: -1, MaxBytes: -1, MaxAge: -1}
+	return c
 }
 
 func printJSON(p *program, v any) error {

@@ -2,11 +2,15 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/bedplate/bedplate/auth"
 	"github.com/bedplate/bedplate/sqlite"
 )
 
@@ -137,6 +141,132 @@ record_apis:
 	} {
 		if _, err := tryCommand(t, config, "", append([]string{"rules", "explain", "posts"}, args...)...); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: %v, want %s", args, err, want)
+		}
+	}
+}
+
+// The commands that look at a database leave it as it is, whatever a server
+// would do when it starts: tables, keys, what is out of date.
+func TestLookingChangesNothing(t *testing.T) {
+	t.Parallel()
+	config := rulesConfig(t, `auth: {}
+databases: [{name: other}]
+record_apis: [{name: posts, table_name: post, acl_world: [READ], acl_authenticated: [DELETE], enable_subscriptions: true}]
+`)
+	state := filepath.Join(filepath.Dir(config), "state")
+	if err := os.Mkdir(state, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	open := func(name string) *sqlite.DB {
+		t.Helper()
+		db, err := sqlite.Open(t.Context(), filepath.Join(state, name), sqlite.Options{Ballast: -1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return db
+	}
+	db := open("main.db")
+	if err := auth.Migrate(t.Context(), db); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Migrate(t.Context(), os.DirFS(filepath.Join(filepath.Dir(config), "migrations"))); err != nil {
+		t.Fatal(err)
+	}
+	err := db.Update(t.Context(), func(tx *sqlite.Tx) error {
+		_, err := tx.ExecContext(t.Context(), `
+			INSERT INTO _user (email) VALUES ('ada@example.com'); INSERT INTO post (id, author) SELECT 7, id FROM _user;
+			INSERT INTO _one_time (hash, purpose, expires) VALUES (x'00', 'x', 2);
+			DROP TABLE _session; ALTER TABLE _user DROP COLUMN totp_step`)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(db.Close(), open("other.db").Close()); err != nil {
+		t.Fatal(err)
+	}
+	testLooks(t, config, state)
+	b := openState(t, config) // as the server does, with all its tables
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	testLooks(t, config, state)
+	if err := os.Remove(filepath.Join(state, "other.db")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tryCommand(t, config, "", "types", "--lang=ts"); err == nil || !strings.Contains(err.Error(), `database "other"`) {
+		t.Errorf("without a database: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(state, "other.db")); err == nil {
+		t.Error("it has made a database")
+	}
+}
+
+func testLooks(t *testing.T, config, state string) {
+	t.Helper()
+	before := contents(t, state)
+	for want, args := range map[string][]string{
+		"": {"rules", "check"}, "by user ": {"rules", "explain", "posts", "read", "--id=7", "--user=Ada@example.com"},
+		"interface Posts": {"types", "--lang=ts"}, "/api/records/v1/posts": {"openapi"},
+	} {
+		if text, err := tryCommand(t, config, "", args...); !strings.Contains(text, want) || err != nil && want != "" {
+			t.Errorf("%v: %v: %s", args, err, text)
+		}
+		if after := contents(t, state); !maps.Equal(before, after) {
+			t.Errorf("%v has changed something: %v, before %v", args, slices.Sorted(maps.Keys(after)), slices.Sorted(maps.Keys(before)))
+		}
+	}
+}
+
+// contents returns what is in all files of a directory.
+func contents(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		all[path] = ""
+		if d.Type().IsRegular() {
+			text, err := os.ReadFile(path)
+			all[path] = string(text)
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// A mistake that the database shows has its line.
+func TestRulesExplainLocates(t *testing.T) {
+	t.Parallel()
+	config := rulesConfig(t, "auth: {}\nrecord_apis:\n - name: rooms\n   table_name: room\n   read_access_rule: nope\n")
+	broken, err := os.ReadFile(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, config, strings.Replace(string(broken), "nope", "'1'", 1))
+	openState(t, config)
+	write(t, config, string(broken))
+	if _, err := tryCommand(t, config, "", "rules", "explain", "rooms", "read"); err == nil || !strings.Contains(err.Error(), config+`:7: records: api "rooms": read rule`) {
+		t.Error(err)
+	}
+}
+
+// A mistake is at the line of what it is about, not of what it mentions.
+func TestLocate(t *testing.T) {
+	t.Parallel()
+	conf := &config{file: "f", places: map[string]int{`api "a"`: 1, `api "a": read rule`: 2, `api "b"`: 3, "longer than all the others": 4}}
+	for text, want := range map[string]string{
+		`api "b": refers to api "a": read rule`: "f:3: ", `api "a": read rule: api "b"`: "f:2: ", `api "a": expand: longer than all the others`: "f:1: ", "nothing": "f: ",
+	} {
+		for range 20 { // the order of places is a matter of chance
+			if err := conf.locate(errors.New(text)); err.Error() != want+text {
+				t.Fatalf("%v, want %s", err, want)
+			}
 		}
 	}
 }

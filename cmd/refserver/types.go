@@ -7,6 +7,7 @@ import (
 
 	"github.com/bedplate/bedplate"
 	"github.com/bedplate/bedplate/records"
+	"github.com/bedplate/bedplate/sqlite"
 )
 
 // typesCommand prints declarations. Like the other commands about record APIs
@@ -22,9 +23,9 @@ func (c *typesCommand) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	return conf.inspect(p, true, func(b *bedplate.Backend) error {
+	return conf.inspect(p, true, func(db *sqlite.DB) error {
 		var text bytes.Buffer
-		if err := records.WriteTypes(p.ctx, &text, b.DB, records.Config{APIs: conf.APIs, Files: &conf.Files}, c.Lang); err != nil {
+		if err := records.WriteTypes(p.ctx, &text, db, records.Config{APIs: conf.APIs, Files: &conf.Files}, c.Lang); err != nil {
 			return conf.locate(err)
 		}
 		return p.output(c.Out, text.Bytes())
@@ -44,8 +45,8 @@ func (c *openapiCommand) Run(p *program) error {
 	}
 	cfg := conf.backend(logger(p.stderr, 0))
 	cfg.Files = &conf.Files
-	return conf.inspect(p, true, func(b *bedplate.Backend) error {
-		document, err := bedplate.OpenAPI(p.ctx, b.DB, cfg)
+	return conf.inspect(p, true, func(db *sqlite.DB) error {
+		document, err := bedplate.OpenAPI(p.ctx, db, cfg)
 		if err != nil {
 			return conf.locate(err)
 		}
