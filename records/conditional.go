@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 	"encoding/base64"
 	"encoding/binary"
+	"hash/maphash"
 	"net/http"
 	"strings"
 
@@ -23,13 +24,15 @@ func strongTag(body []byte) string {
 
 // weakTag returns the entity tag of any other response: of the records in it,
 // how many there are in all, and for whom and in what order they are, since a
-// cursor is good for that only.
-func weakTag(records []byte, total int64, context []byte) string {
-	sum := sha256.Sum256(records)
-	if context != nil {
-		sum = sha256.Sum256(append(binary.AppendVarint(sum[:], total), context...))
-	}
-	return string(appendTag(append(make([]byte, 0, 26), "W/"...), sum[:16]))
+// cursor is good for that only. Pages are large, so the hash is a fast one,
+// with a seed of this service: another has other tags for the same.
+func (s *Service) weakTag(records []byte, total int64, context []byte) string {
+	var h maphash.Hash
+	h.SetSeed(s.seed)
+	_, _ = h.Write(records) // never fails
+	_, _ = h.Write(binary.AppendVarint(make([]byte, 0, 64), total))
+	_, _ = h.Write(context)
+	return string(appendTag(append(make([]byte, 0, 16), "W/"...), h.Sum(make([]byte, 0, 8))))
 }
 
 func appendTag(dst, hash []byte) []byte {

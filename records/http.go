@@ -215,7 +215,7 @@ func (s *Service) serveRead(w http.ResponseWriter, r *http.Request, p *plan, use
 	setCursor(w, head)
 	tag := strongTag(body)
 	if q.Fields != nil || q.Expand != nil {
-		tag = weakTag(body, -1, nil)
+		tag = s.weakTag(body, -1, nil)
 	}
 	return writeTagged(w, r, tag, body)
 }

@@ -81,7 +81,7 @@ func (s *Service) serveSchema(w http.ResponseWriter, r *http.Request, p *plan, u
 	if err != nil {
 		return err
 	}
-	return writeTagged(w, r, weakTag(body, -1, nil), body)
+	return writeTagged(w, r, s.weakTag(body, -1, nil), body)
 }
 
 // mayDescribe reports whether a caller may see the schema of p: with the

@@ -372,7 +372,7 @@ func (l *lister) run(ctx context.Context, pages []*page, dst []byte) ([]byte, er
 	if err != nil {
 		return nil, refusal(err, l.readRule() != nil)
 	}
-	l.tag = weakTag(l.body, total, l.context())
+	l.tag = l.s.weakTag(l.body, total, l.context())
 	return l.envelope(dst, total)
 }
 

@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"maps"
 	"slices"
@@ -27,6 +28,7 @@ type Service struct {
 	buffers bufferPool
 	files   *files // nil: none
 	slow    slots
+	seed    maphash.Seed // of weak entity tags
 
 	plans     atomic.Pointer[planSet]
 	refreshMu sync.Mutex
@@ -58,7 +60,7 @@ func New(db *sqlite.DB, cfg Config) (*Service, error) {
 	if cfg.CursorKey != nil && len(cfg.CursorKey) != 32 {
 		errs = append(errs, fmt.Errorf("records: cursor key has %d bytes, 32 are needed", len(cfg.CursorKey)))
 	}
-	s := &Service{db: db, cfg: cfg, log: cfg.Logger}
+	s := &Service{db: db, cfg: cfg, log: cfg.Logger, seed: maphash.MakeSeed()}
 	files, err := newFiles(db, cfg.Files, cfg.BodyLimit, cfg.Now, cfg.Logger)
 	s.files = files
 	errs = append(errs, err)
