@@ -140,17 +140,38 @@ func (j *job) write(ctx context.Context) error {
 	stmts := make([]sqlite.Stmt, 0, len(j.writes))
 	ends := make([]int, len(j.writes))
 	for i, w := range j.writes {
+		begin := len(stmts)
 		stmts = w.statements(w.conditions(stmts), w.r.user.system)
 		ends[i] = len(stmts)
+		if len(j.writes) > 1 {
+			j.watch(i, stmts[begin:])
+		}
 	}
 	err := j.s.db.Write(ctx, stmts...)
 	var at *sqlite.StmtError
 	if errors.As(err, &at) {
-		for ends[j.at] <= at.Index {
+		for j.at = 0; ends[j.at] <= at.Index; {
 			j.at++
 		}
 	}
 	return j.refusal(ctx, err)
+}
+
+// watch notes that it is write i that the Done of its statements refuses.
+func (j *job) watch(i int, stmts []sqlite.Stmt) {
+	for k := range stmts {
+		done := stmts[k].Done
+		if done == nil {
+			continue
+		}
+		stmts[k].Done = func(rows int) error {
+			err := done(rows)
+			if err != nil {
+				j.at = i
+			}
+			return err
+		}
+	}
 }
 
 // update executes the writes one after the other in a transaction. One that

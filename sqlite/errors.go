@@ -50,8 +50,7 @@ var (
 	ErrNewerSchema = errors.New("sqlite: the database is newer than the program")
 )
 
-// A StmtError tells which statement of a Write an error comes from, be it one of
-// SQLite or of Done.
+// A StmtError tells which statement of a Write an error of SQLite comes from.
 type StmtError struct {
 	Index int // in the list
 	Err   error

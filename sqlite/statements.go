@@ -56,7 +56,7 @@ func (c *conn) statements(stmts []Stmt) (err error) {
 		}
 		if s.Done != nil {
 			if err := s.Done(n); err != nil {
-				return &StmtError{i, err}
+				return err
 			}
 		}
 	}

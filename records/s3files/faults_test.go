@@ -19,7 +19,10 @@ import (
 type fault = func(w http.ResponseWriter, r *http.Request, next http.Handler)
 
 func status(code int) fault {
-	return func(w http.ResponseWriter, _ *http.Request, _ http.Handler) { w.WriteHeader(code) }
+	return func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+		_, _ = io.Copy(io.Discard, r.Body) // or else the connection is reset under what is still sent
+		w.WriteHeader(code)
+	}
 }
 
 // hang answers when the client has gone, which it must.
