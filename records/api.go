@@ -123,8 +123,9 @@ type API struct {
 	// delete, after the rule has granted it and before the row is written.
 	// It may change what is written, and use the transaction; neither the
 	// rule nor Validate is asked again, Check is. Its error undoes the whole
-	// request; one made by [Refuse] is what the client is told, any other is
-	// logged and answered with 500, as is a panic. It may be called again for
+	// request; one made by [Refuse], [ErrDenied] and [ErrNotFound] are what the
+	// client is told, any other is logged and answered with 500, as is a panic.
+	// With Ignore what it did for a taken key is undone. It may be called again for
 	// the same change, if the transaction is lost, so it should do nothing
 	// outside of it. Everybody who writes waits for it: see
 	// Config.HookTimeout. Rows that foreign keys, triggers or SQL of the
