@@ -251,7 +251,7 @@ func TestE7_ContentTypes(t *testing.T) {
 		}
 	}
 	z := gzip.NewWriter(&bomb)
-	for range 64 {
+	for range 16 { // times what a body may have
 		if _, err := z.Write(bytes.Repeat([]byte(" "), 1<<20)); err != nil {
 			t.Fatal(err)
 		}

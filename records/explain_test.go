@@ -110,7 +110,11 @@ func TestExplainAgreesWithRequests(t *testing.T) {
 	d := dice{rand.New(rand.NewPCG(4, 2))}
 	all := []records.Permission{records.Create, records.Read, records.Update, records.Delete}
 	outcomes := map[string]int{}
-	for range 150 {
+	apis := 150
+	if testing.Short() {
+		apis = 60
+	}
+	for range apis {
 		api := records.API{
 			Name: "thing", Table: "thing",
 			World: records.Permission(d.IntN(16)), Authenticated: records.Permission(d.IntN(16) | d.IntN(16)),
