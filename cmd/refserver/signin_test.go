@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -207,7 +208,12 @@ func command(t *testing.T, config, input string, args ...string) string {
 func tryCommand(t *testing.T, config, input string, args ...string) (string, error) {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
-	err := run(&program{t.Context(), strings.NewReader(input), &stdout, &stderr}, append(args, "--config", config))
+	flags := len(args) // end here
+	if i := slices.Index(args, "--"); i >= 0 {
+		flags = i
+	}
+	args = slices.Insert(slices.Clone(args), flags, "--config", config)
+	err := run(&program{t.Context(), strings.NewReader(input), &stdout, &stderr}, args)
 	if stderr.Len() > 0 {
 		t.Errorf("%s: on standard error: %s", strings.Join(args, " "), &stderr)
 	}

@@ -188,7 +188,7 @@ func (c *keysRotate) Run(p *program) error {
 
 // userArg names a user.
 type userArg struct {
-	User string `arg:"" help:"Verified e-mail address, username or id."`
+	User string `arg:"" help:"Verified e-mail address, username or id; write -- in front of an id that begins with a hyphen."`
 }
 
 // do finds the user and calls fn.

@@ -92,7 +92,7 @@ func TestUserCommands(t *testing.T) {
 	if len(sessions) != 3 || strings.Contains(sessions[1], "\u009b") {
 		t.Fatalf("sessions %q", sessions)
 	}
-	must("", "revoke", ada, strings.Fields(sessions[1])[0])
+	must("", "revoke", "--", ada, strings.Fields(sessions[1])[0]) // which may begin with hyphens
 	if left := must("", "sessions", "ada"); strings.Contains(left, strings.Fields(sessions[1])[0]) || !strings.Contains(left, strings.Fields(sessions[2])[0]) {
 		t.Errorf("after the end of one session: %s", left)
 	}
@@ -102,7 +102,7 @@ func TestUserCommands(t *testing.T) {
 	}
 
 	must("", "set-admin", "ada", "--off")
-	must("", "set-admin", bob)
+	must("", "set-admin", "--", bob)
 	must("", "enable", "carol")
 	if n := count(t, b, `SELECT count(*) FROM _user WHERE admin = (username = 'bob') AND disabled = 0`); n != 3 {
 		t.Errorf("%d users are as they should be, want 3", n)
