@@ -1,0 +1,249 @@
+package backup
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/bedplate/bedplate/backup/internal/wire"
+)
+
+// Exec runs one statement on the database in a transaction of its own.
+type Exec = func(ctx context.Context, query string, args ...any) error
+
+// A Replica is the copy of a database in another place. It is safe for concurrent use. Create it
+// with [New].
+type Replica struct {
+	cfg Config
+	id  string // identity of cfg.URL
+
+	mu      sync.Mutex
+	started bool
+	closing bool
+	path    string   // of the database; absolute
+	dir     string   // of the replicator's state
+	process *process // the running replicator
+	ready   bool     // process replicates
+	changed chan struct{}
+	status  Status // but for what the canary knows
+	refused error  // why State is Refusing or Fenced
+
+	canary canary
+	sync   syncer
+	drills driller
+
+	stop chan struct{} // closed by Close
+	work sync.WaitGroup
+}
+
+// New checks cfg, and reports all mistakes at once. It starts nothing.
+func New(cfg Config) (*Replica, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	r := &Replica{
+		cfg: cfg, id: identity(cfg.URL), changed: make(chan struct{}), stop: make(chan struct{}),
+		status: Status{State: Idle},
+	}
+	return r, nil
+}
+
+// Start begins to replicate the database file at path, which has to be in WAL mode, and returns
+// when that runs, or at the latest after a few seconds: a replica that cannot be reached does not
+// keep a program from starting, it raises an alarm later on. What can be told to be wrong for good
+// is returned: [ErrNotEmpty], [ErrLeased], [ErrInUse].
+//
+// Once a second at most, exec writes to a table _backup, which it makes, so schema is the name
+// under which exec knows the database: "" for main. With a nil exec that is done on a connection
+// of its own, for which writers may have to wait.
+//
+// From then on, nothing must checkpoint the database with FULL, RESTART or TRUNCATE, or turn off
+// WAL mode; wal_autocheckpoint should be at least 10000.
+func (r *Replica) Start(ctx context.Context, path, schema string, exec Exec) error {
+	if err := r.start(ctx, path, schema, exec); err != nil {
+		return fmt.Errorf("backup: start: %w", err)
+	}
+	return nil
+}
+
+func (r *Replica) start(ctx context.Context, path, schema string, exec Exec) error {
+	path, err := databasePath(path)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	if r.started || r.closing {
+		r.mu.Unlock()
+		return errors.New("it was started already")
+	}
+	r.started, r.path, r.dir = true, path, r.cfg.dirFor(path)
+	r.status.State = Starting
+	r.mu.Unlock()
+	if err := os.MkdirAll(r.dir, 0o700); err != nil {
+		return err
+	}
+	owner, err := ownerIn(r.dir)
+	if err != nil {
+		return err
+	}
+	known, err := r.canary.open(ctx, r, schema, exec)
+	if err != nil {
+		return err
+	}
+	order := r.order(owner, known)
+	r.work.Go(func() { r.supervise(order) })
+	r.work.Go(r.canary.run)
+	if err := r.awaitStart(ctx); err != nil {
+		return errors.Join(err, r.Close())
+	}
+	r.work.Go(r.drills.run)
+	return nil
+}
+
+// startPatience is how long Start waits for the first sign of life of the replica, beyond the time
+// for which an orphaned lease may have to be waited for.
+const startPatience = 5 * time.Second
+
+// awaitStart waits until replication runs or is refused.
+func (r *Replica) awaitStart(ctx context.Context) error {
+	patience := time.NewTimer(startPatience)
+	defer patience.Stop()
+	lease := time.NewTimer(startPatience + max(r.cfg.LeaseTTL, 0))
+	defer lease.Stop()
+	tired := false
+	for {
+		r.mu.Lock()
+		state, why, changed := r.status.State, r.status.Why, r.changed
+		ready, leased := r.ready, strings.HasPrefix(why, waitingForLease)
+		r.mu.Unlock()
+		switch {
+		case ready:
+			return nil
+		case state == Refusing || state == Fenced:
+			return r.refusal()
+		case tired && !leased:
+			r.cfg.Logger.Warn("backup: the replica cannot be reached yet", "why", why)
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-patience.C:
+			tired = true
+		case <-lease.C:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// order is what the replicator of the database is told.
+func (r *Replica) order(owner string, known bool) wire.Order {
+	o := wire.Order{
+		Mode: wire.Replicate, Dir: r.dir, Database: r.path, Known: known, Adopt: r.cfg.Adopt,
+		SyncInterval: r.cfg.SyncInterval, SnapshotInterval: r.cfg.SnapshotInterval, Retention: r.cfg.Retention,
+		FinalSync: r.cfg.FinalSync,
+	}
+	if r.cfg.LeaseTTL > 0 {
+		o.Owner, o.LeaseTTL = owner, r.cfg.LeaseTTL
+	}
+	return o
+}
+
+// Status returns how it goes.
+func (r *Replica) Status() Status {
+	r.mu.Lock()
+	s := r.status
+	r.mu.Unlock()
+	r.canary.report(&s)
+	s.Drill = r.drills.last()
+	return s
+}
+
+// Close copies what is left, for up to Config.FinalSync, and ends the replicator. It is called when
+// nobody writes any more; the database may be open or closed. The error is [ErrNotReplicated] when
+// something may be missing. Close may be called more than once, also before Start.
+func (r *Replica) Close() error {
+	r.mu.Lock()
+	if r.closing {
+		r.mu.Unlock()
+		r.work.Wait()
+		return nil
+	}
+	r.closing = true
+	close(r.stop)
+	r.mu.Unlock()
+	r.work.Wait()
+	r.canary.close()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	started, state := r.started, r.status.State
+	r.status.State, r.status.PID = Closed, 0
+	if !started || state == Refusing || state == Fenced {
+		return nil
+	}
+	if r.status.Error != "" {
+		return fmt.Errorf("backup: close: %w: %s", ErrNotReplicated, r.status.Error)
+	}
+	return nil
+}
+
+// do runs fn in a goroutine that Close waits for, or not at all when Close was called.
+func (r *Replica) do(fn func()) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closing {
+		return false
+	}
+	r.work.Go(fn)
+	return true
+}
+
+// update changes the status.
+func (r *Replica) update(change func(s *Status)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	change(&r.status)
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+// databasePath checks the path of a database and makes it absolute.
+func databasePath(path string) (string, error) {
+	switch {
+	case path == "":
+		return "", errors.New("the path of the database is empty")
+	case strings.ContainsAny(path, "?#%"):
+		return "", fmt.Errorf("the path %q holds one of ? # %%, which Litestream takes for a part of a URL", path)
+	}
+	return filepath.Abs(path)
+}
+
+// dirFor returns the directory of the replicator's state; path is absolute.
+func (c Config) dirFor(path string) string {
+	if c.Dir == "" {
+		return path + "-replica"
+	}
+	dir, err := filepath.Abs(c.Dir)
+	if err != nil { // there is no working directory
+		return c.Dir
+	}
+	return dir
+}
+
+// open opens a database file with the configured driver.
+func (c Config) open(path string) (*sql.DB, error) {
+	db, err := sql.Open(c.Driver, path)
+	if err != nil {
+		return nil, fmt.Errorf("%w; Config.Driver names the driver to use", err)
+	}
+	db.SetMaxOpenConns(1)
+	return db, nil
+}
