@@ -3,6 +3,7 @@ package backup
 import (
 	"context"
 	"crypto/sha256"
+	"database/sql"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -37,8 +38,10 @@ type Config struct {
 
 	// Driver is the database/sql driver for looking into databases; default "bedplate", which
 	// package sqlite of this module registers. It has to know the functions that the schema uses,
-	// and must not be one of another SQLite library than the program's own.
+	// and must not be one of another SQLite library than the program's own. Open is a func to use
+	// instead, for what a driver's name cannot say; it takes the path of a file.
 	Driver string
+	Open   func(path string) (*sql.DB, error)
 
 	// SyncInterval is how often what was committed is copied; default 1 s.
 	SyncInterval time.Duration

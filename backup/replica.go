@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -86,10 +85,7 @@ func (r *Replica) start(ctx context.Context, path, schema string, exec Exec) err
 	r.started, r.path, r.dir = true, path, r.cfg.dirFor(path)
 	r.status.State = Starting
 	r.mu.Unlock()
-	if err := os.MkdirAll(r.dir, 0o700); err != nil {
-		return err
-	}
-	owner, err := ownerIn(r.dir)
+	owner, err := makeOwner(r.dir)
 	if err != nil {
 		return err
 	}
@@ -238,11 +234,15 @@ func (c Config) dirFor(path string) string {
 	return dir
 }
 
-// open opens a database file with the configured driver.
+// open opens a database file as configured, for one connection.
 func (c Config) open(path string) (*sql.DB, error) {
-	db, err := sql.Open(c.Driver, path)
+	open := c.Open
+	if open == nil {
+		open = func(path string) (*sql.DB, error) { return sql.Open(c.Driver, path) }
+	}
+	db, err := open(path)
 	if err != nil {
-		return nil, fmt.Errorf("%w; Config.Driver names the driver to use", err)
+		return nil, fmt.Errorf("open a database (see Config.Driver): %w", err)
 	}
 	db.SetMaxOpenConns(1)
 	return db, nil

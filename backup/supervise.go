@@ -252,9 +252,12 @@ func (r *Replica) call(ctx context.Context, c wire.Command) (wire.Event, error) 
 	}
 }
 
-// ownerIn returns the name under which leases are held for the database whose replicator has its
-// state in dir. It stays the same as long as that directory does.
-func ownerIn(dir string) (string, error) {
+// makeOwner returns the name under which leases are held for the database whose replicator has its
+// state in dir, which it makes. It stays the same as long as that directory does.
+func makeOwner(dir string) (string, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", err
+	}
 	file := filepath.Join(dir, "owner")
 	text, err := os.ReadFile(file)
 	if name := strings.TrimSpace(string(text)); err == nil && name != "" {

@@ -1,0 +1,207 @@
+package backup
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// installed is what is known of a database that will be replaced.
+type installed struct {
+	known         bool
+	applicationID int32
+}
+
+// lookAt looks at a database that will be replaced, and whether anybody else has it open.
+func (c Config) lookAt(ctx context.Context, path string) (old installed, err error) {
+	db, err := c.open(path)
+	if err != nil {
+		return old, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	if err := exclusive(ctx, db); err != nil {
+		return old, err
+	}
+	err = db.QueryRowContext(ctx, "PRAGMA application_id").Scan(&old.applicationID)
+	old.known = err == nil
+	return old, err
+}
+
+// exclusive leaves no write-ahead log and lets nobody else open the database until db is closed.
+// WAL mode can only be left by who has a database for himself
+// (https://www.sqlite.org/wal.html#activating_and_configuring_wal_mode).
+func exclusive(ctx context.Context, db *sql.DB) error {
+	var mode string
+	for _, statement := range []string{"PRAGMA busy_timeout = 1000", "PRAGMA locking_mode = EXCLUSIVE", "PRAGMA journal_mode = DELETE", "BEGIN EXCLUSIVE"} {
+		row := db.QueryRowContext(ctx, statement)
+		if err := row.Scan(&mode); err != nil && !errors.Is(err, sql.ErrNoRows) {
+			if isBusy(err) {
+				return fmt.Errorf("%w: stop the program first (%w)", ErrInUse, err)
+			}
+			return fmt.Errorf("the database to replace: %w", err)
+		}
+	}
+	return nil
+}
+
+// isBusy tells SQLITE_BUSY and SQLITE_LOCKED, of whatever driver.
+func isBusy(err error) bool { return strings.Contains(err.Error(), "locked") }
+
+// verify refuses a restored copy that is damaged or not the right one.
+func (c Config) verify(ctx context.Context, scratch string, old installed, o RestoreOptions) error {
+	if err := c.integrity(ctx, scratch, old, o.Force); err != nil {
+		return err
+	}
+	if o.Check != nil {
+		return o.Check(ctx, scratch)
+	}
+	return nil
+}
+
+func (c Config) integrity(ctx context.Context, scratch string, old installed, force bool) (err error) {
+	db, err := c.open(scratch)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	// The schema may come from anybody who could write to the replica.
+	for _, statement := range []string{"PRAGMA trusted_schema = OFF", "PRAGMA cell_size_check = ON", "PRAGMA query_only = ON"} {
+		if _, err := db.ExecContext(ctx, statement); err != nil {
+			return fmt.Errorf("%w: %w", ErrCorrupt, err)
+		}
+	}
+	if err := integrityCheck(ctx, db); err != nil {
+		return err
+	}
+	var id int32
+	if err := db.QueryRowContext(ctx, "PRAGMA application_id").Scan(&id); err != nil {
+		return err
+	}
+	switch {
+	case c.ApplicationID != 0 && id != c.ApplicationID:
+		return fmt.Errorf("what the replica holds has application_id %d, %d is wanted", id, c.ApplicationID)
+	case old.known && id != old.applicationID && !force:
+		return fmt.Errorf("what the replica holds has application_id %d, the database to replace has %d", id, old.applicationID)
+	}
+	return nil
+}
+
+// integrityCheck returns ErrCorrupt with the first things that are wrong.
+func integrityCheck(ctx context.Context, db *sql.DB) error {
+	rows, err := db.QueryContext(ctx, "PRAGMA integrity_check(3)")
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	defer rows.Close()
+	var found []error
+	for rows.Next() {
+		var text string
+		if err := rows.Scan(&text); err != nil {
+			return err
+		}
+		if text != "ok" {
+			found = append(found, errors.New(text))
+		}
+	}
+	if err := rows.Err(); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	if len(found) > 0 {
+		return fmt.Errorf("%w: %w", ErrCorrupt, errors.Join(found...))
+	}
+	return nil
+}
+
+// install puts scratch in a place where nothing is, or an empty file. When somebody else puts
+// something there at the same time, the error is fs.ErrExist.
+func (c Config) install(scratch, path string) error {
+	stamp := c.stamp()
+	// An orphaned log would be taken for that of the new file.
+	for _, suffix := range []string{"-wal", "-shm"} {
+		if err := os.Rename(path+suffix, path+stamp+suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	if err := c.setAside(path, stamp); err != nil {
+		return err
+	}
+	if info, err := os.Stat(path); err == nil && info.Size() == 0 {
+		if err := os.Remove(path); err != nil {
+			return err
+		}
+	}
+	if err := os.Link(scratch, path); err != nil { // unlike a renaming, it replaces nothing
+		if errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		if err := os.Rename(scratch, path); err != nil { // there are file systems without links
+			return err
+		}
+	}
+	return syncDir(path)
+}
+
+// replace puts scratch in the place of the database at path, and returns where that is kept.
+func (c Config) replace(ctx context.Context, scratch, path string, force bool) (kept string, err error) {
+	stamp := c.stamp()
+	kept = path + stamp
+	db, err := c.open(path)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	if err := exclusive(ctx, db); err != nil {
+		if !force || errors.Is(err, ErrInUse) {
+			return "", err
+		}
+		// It is no database any more: what belongs to it goes with it.
+		for _, suffix := range []string{"-wal", "-shm"} {
+			if err := os.Rename(path+suffix, kept+suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return "", err
+			}
+		}
+	}
+	if err := c.setAside(path, stamp); err != nil {
+		return "", err
+	}
+	if err := os.Link(path, kept); err != nil {
+		return "", fmt.Errorf("keep the database that is replaced: %w", err)
+	}
+	if err := os.Rename(scratch, path); err != nil {
+		return "", err
+	}
+	return kept, syncDir(path)
+}
+
+// setAside renames what a replicator has noted about the file that was at path. It may hold what
+// never reached the replica.
+func (c Config) setAside(path, stamp string) error {
+	state := filepath.Join(c.dirFor(path), stateDir)
+	if err := os.Rename(state, state+stamp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// stateDir is where Litestream notes what it has copied, below Config.Dir.
+const stateDir = "ltx"
+
+func (c Config) stamp() string {
+	return ".before-" + c.Now().UTC().Format("20060102T150405.000Z")
+}
+
+func syncDir(file string) error {
+	dir, err := os.Open(filepath.Dir(file))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}

@@ -1,0 +1,179 @@
+package backup
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/bedplate/bedplate/backup/internal/wire"
+)
+
+// RestoreOptions says what to restore, and how.
+type RestoreOptions struct {
+	// TXID is the transaction whose state is wanted, Timestamp the time: the newest state that is
+	// not younger. Only one of them can be given; none means the newest state there is.
+	TXID      uint64
+	Timestamp time.Time
+
+	// Replace puts the copy in the place of a database that is there. That one is kept beside it,
+	// see Restored.Kept. Nobody may have it open. Without Replace an existing file is an error,
+	// fs.ErrExist.
+	Replace bool
+
+	// Force, with Replace, also replaces a file that cannot be opened as a database, and one that
+	// belongs to another application by its application_id. Whether anybody has it open cannot be
+	// told then.
+	Force bool
+
+	// Check looks at the copy, a file at path that nobody else knows of yet, before it gets its
+	// place. When it returns an error, nothing has changed.
+	Check func(ctx context.Context, path string) error
+}
+
+// Restored tells what [Replica.Restore] has done.
+type Restored struct {
+	TXID     uint64        `json:"txid"`
+	Time     time.Time     `json:"time"`  // of the last transaction
+	Bytes    int64         `json:"bytes"` // size of the database
+	Objects  int           `json:"objects"`
+	Duration time.Duration `json:"duration_ns"`
+	Kept     string        `json:"kept,omitempty"` // where the replaced database is
+}
+
+// Restore writes a copy of the database to path. It is made under another name in the same
+// directory, checked (every object that is read by its checksums, the result by PRAGMA
+// integrity_check, its application_id, and RestoreOptions.Check) and only then put in place, at
+// once. Whatever goes wrong, what was at path is still there. It needs room for the copy.
+//
+// A Replica need not be started for it, and can be.
+func (r *Replica) Restore(ctx context.Context, path string, o RestoreOptions) (Restored, error) {
+	res, err := r.restore(ctx, path, o)
+	if err != nil {
+		return Restored{}, fmt.Errorf("backup: restore: %w", err)
+	}
+	return res, nil
+}
+
+func (r *Replica) restore(ctx context.Context, path string, o RestoreOptions) (res Restored, err error) {
+	if o.TXID != 0 && !o.Timestamp.IsZero() {
+		return res, errors.New("a transaction and a time are given")
+	}
+	if path, err = databasePath(path); err != nil {
+		return res, err
+	}
+	began := time.Now()
+	exists, err := hasContent(path)
+	if err != nil {
+		return res, err
+	}
+	var old installed
+	if exists {
+		if !o.Replace {
+			return res, fmt.Errorf("%s: %w", path, fs.ErrExist)
+		}
+		if old, err = r.cfg.lookAt(ctx, path); err != nil && !(o.Force && !errors.Is(err, ErrInUse)) {
+			return res, err
+		}
+		if err := r.takeLease(ctx, path, false); err != nil {
+			return res, err
+		}
+	}
+	scratch := path + ".restoring-" + rand.Text()
+	defer func() {
+		for _, suffix := range []string{"", "-wal", "-shm", ".tmp"} {
+			if e := os.Remove(scratch + suffix); e != nil && !errors.Is(e, fs.ErrNotExist) {
+				err = errors.Join(err, e)
+			}
+		}
+	}()
+	if res, err = r.fetch(ctx, scratch, o); err != nil {
+		return res, err
+	}
+	if err := r.cfg.verify(ctx, scratch, old, o); err != nil {
+		return res, err
+	}
+	if exists {
+		res.Kept, err = r.cfg.replace(ctx, scratch, path, o.Force)
+	} else {
+		err = r.cfg.install(scratch, path)
+	}
+	res.Duration = time.Since(began)
+	return res, err
+}
+
+// fetch writes a state of the replica to a file that does not exist.
+func (r *Replica) fetch(ctx context.Context, output string, o RestoreOptions) (Restored, error) {
+	done, err := r.runJob(ctx, wire.Order{
+		Mode: wire.Restore, Output: output, TXID: o.TXID, Timestamp: o.Timestamp, MaxBytes: r.cfg.MaxSize,
+	})
+	if err != nil {
+		return Restored{}, err
+	}
+	if done.Restored == nil {
+		return Restored{}, errors.New("the replicator did not say what it has restored")
+	}
+	d := done.Restored
+	return Restored{TXID: d.TXID, Time: d.Time, Bytes: d.Bytes, Objects: d.Files}, nil
+}
+
+// RestoreIfMissing restores the newest state to path if there is no database, and reports whether
+// it has. It is for the start of a program, before it opens the database: an empty replica is no
+// error then, but one that cannot be reached is, because it may hold what is missing. Another
+// machine that still replicates there makes it [ErrLeased]. check is [RestoreOptions].Check and may
+// be nil.
+func (r *Replica) RestoreIfMissing(ctx context.Context, path string, check func(ctx context.Context, path string) error) (bool, error) {
+	restored, err := r.restoreIfMissing(ctx, path, check)
+	if err != nil {
+		return false, fmt.Errorf("backup: restore a missing database: %w", err)
+	}
+	return restored, nil
+}
+
+func (r *Replica) restoreIfMissing(ctx context.Context, path string, check func(ctx context.Context, path string) error) (bool, error) {
+	path, err := databasePath(path)
+	if err != nil {
+		return false, err
+	}
+	if exists, err := hasContent(path); exists || err != nil {
+		return false, err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return false, err
+	}
+	// What another machine copies there while this one reads would be lost.
+	if err := r.takeLease(ctx, path, false); err != nil {
+		return false, err
+	}
+	res, err := r.restore(ctx, path, RestoreOptions{Check: check})
+	switch {
+	case errors.Is(err, ErrNoBackup):
+		r.cfg.Logger.Info("backup: nothing to restore, a new database begins", "path", path)
+		return false, nil
+	case errors.Is(err, fs.ErrExist): // another process was faster
+		return false, nil
+	case err != nil:
+		return false, err
+	}
+	r.cfg.Logger.Info("backup: restored", "path", path, "txid", res.TXID, "time", res.Time, "bytes", res.Bytes, "duration", res.Duration)
+	return true, nil
+}
+
+// hasContent reports whether there is a database at path. An empty file is none: that is what a
+// process leaves that died while it made one.
+func hasContent(path string) (bool, error) {
+	for _, p := range []string{path, path + "-wal"} {
+		info, err := os.Stat(p)
+		if errors.Is(err, fs.ErrNotExist) {
+			return false, nil
+		}
+		if err != nil || info.Size() > 0 {
+			return err == nil, err
+		}
+	}
+	return false, nil
+}
