@@ -24,7 +24,9 @@ func (c Config) lookAt(ctx context.Context, path string) (old installed, err err
 		return old, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	if err := exclusive(ctx, db); err != nil {
+	// Nothing changes: in WAL mode, too, an exclusive lock can only be had by who is alone
+	// (https://www.sqlite.org/pragma.html#pragma_locking_mode).
+	if err := run(ctx, db, "PRAGMA busy_timeout = 1000", "PRAGMA locking_mode = EXCLUSIVE", "BEGIN EXCLUSIVE"); err != nil {
 		return old, err
 	}
 	err = db.QueryRowContext(ctx, "PRAGMA application_id").Scan(&old.applicationID)
@@ -32,17 +34,21 @@ func (c Config) lookAt(ctx context.Context, path string) (old installed, err err
 	return old, err
 }
 
-// exclusive leaves no write-ahead log and lets nobody else open the database until db is closed.
-// WAL mode can only be left by who has a database for himself
-// (https://www.sqlite.org/wal.html#activating_and_configuring_wal_mode).
-func exclusive(ctx context.Context, db *sql.DB) error {
-	var mode string
-	for _, statement := range []string{"PRAGMA busy_timeout = 1000", "PRAGMA locking_mode = EXCLUSIVE", "PRAGMA journal_mode = DELETE", "BEGIN EXCLUSIVE"} {
-		row := db.QueryRowContext(ctx, statement)
-		if err := row.Scan(&mode); err != nil && !errors.Is(err, sql.ErrNoRows) {
-			if isBusy(err) {
-				return fmt.Errorf("%w: stop the program first (%w)", ErrInUse, err)
-			}
+// seclude leaves no write-ahead log, which would be taken for that of another file at the same
+// path, and lets nobody else open the database until db is closed.
+func seclude(ctx context.Context, db *sql.DB) error {
+	return run(ctx, db, "PRAGMA busy_timeout = 1000", "PRAGMA journal_mode = DELETE", "PRAGMA locking_mode = EXCLUSIVE", "BEGIN EXCLUSIVE")
+}
+
+func run(ctx context.Context, db *sql.DB, statements ...string) error {
+	for _, statement := range statements {
+		var result any // of some pragmas
+		err := db.QueryRowContext(ctx, statement).Scan(&result)
+		switch {
+		case err == nil || errors.Is(err, sql.ErrNoRows):
+		case isBusy(err):
+			return fmt.Errorf("%w: stop the program first (%w)", ErrInUse, err)
+		default:
 			return fmt.Errorf("the database to replace: %w", err)
 		}
 	}
@@ -158,7 +164,7 @@ func (c Config) replace(ctx context.Context, scratch, path string, force bool) (
 		return "", err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	if err := exclusive(ctx, db); err != nil {
+	if err := seclude(ctx, db); err != nil {
 		if !force || errors.Is(err, ErrInUse) {
 			return "", err
 		}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/bedplate/bedplate/backup/internal/wire"
+	"github.com/bedplate/bedplate/internal/iox"
 )
 
 // RestoreOptions says what to restore, and how.
@@ -59,14 +60,73 @@ func (r *Replica) Restore(ctx context.Context, path string, o RestoreOptions) (R
 	return res, nil
 }
 
-func (r *Replica) restore(ctx context.Context, path string, o RestoreOptions) (res Restored, err error) {
-	if o.TXID != 0 && !o.Timestamp.IsZero() {
-		return res, errors.New("a transaction and a time are given")
+func (r *Replica) restore(ctx context.Context, path string, o RestoreOptions) (Restored, error) {
+	path, err := databasePath(path)
+	if err != nil {
+		return Restored{}, err
 	}
+	if o.TXID != 0 && !o.Timestamp.IsZero() {
+		return Restored{}, errors.New("a transaction and a time are given")
+	}
+	return r.cfg.put(ctx, path, o, func(scratch string, exists bool) (Restored, error) {
+		if exists {
+			if err := r.takeLease(ctx, path, false); err != nil {
+				return Restored{}, err
+			}
+		}
+		return r.fetch(ctx, scratch, o)
+	})
+}
+
+// RestoreFile puts a copy of the database file at from, such as one of [Snapshots], at path, with
+// the same checks as [Replica.Restore]. Of cfg it uses what is about databases: Driver, Open, Dir,
+// ApplicationID, MaxSize and Now. o must not name a transaction or a time.
+func RestoreFile(ctx context.Context, cfg Config, from, path string, o RestoreOptions) (Restored, error) {
+	res, err := restoreFile(ctx, cfg.withDefaults(), from, path, o)
+	if err != nil {
+		return Restored{}, fmt.Errorf("backup: restore %s: %w", from, err)
+	}
+	return res, nil
+}
+
+func restoreFile(ctx context.Context, cfg Config, from, path string, o RestoreOptions) (Restored, error) {
+	if o.TXID != 0 || !o.Timestamp.IsZero() {
+		return Restored{}, errors.New("a file holds one state only")
+	}
+	return cfg.put(ctx, path, o, func(scratch string, _ bool) (Restored, error) {
+		return cfg.copyFile(ctx, from, scratch)
+	})
+}
+
+func (c Config) copyFile(ctx context.Context, from, to string) (res Restored, err error) {
+	source, err := os.Open(from)
+	if err != nil {
+		return res, err
+	}
+	defer source.Close()
+	info, err := source.Stat()
+	switch {
+	case err != nil:
+		return res, err
+	case !info.Mode().IsRegular():
+		return res, errors.New("it is no file")
+	case c.MaxSize > 0 && info.Size() > c.MaxSize:
+		return res, fmt.Errorf("it has %d bytes, Config.MaxSize is %d", info.Size(), c.MaxSize)
+	}
+	target, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return res, err
+	}
+	err = iox.CopyExactly(ctx, target, source, info.Size())
+	return Restored{Time: info.ModTime(), Bytes: info.Size(), Objects: 1}, errors.Join(err, target.Sync(), target.Close())
+}
+
+// put makes a copy beside path by means of write, checks it and gives it its place.
+func (c Config) put(ctx context.Context, path string, o RestoreOptions, write func(scratch string, exists bool) (Restored, error)) (res Restored, err error) {
+	began := time.Now()
 	if path, err = databasePath(path); err != nil {
 		return res, err
 	}
-	began := time.Now()
 	exists, err := hasContent(path)
 	if err != nil {
 		return res, err
@@ -76,31 +136,28 @@ func (r *Replica) restore(ctx context.Context, path string, o RestoreOptions) (r
 		if !o.Replace {
 			return res, fmt.Errorf("%s: %w", path, fs.ErrExist)
 		}
-		if old, err = r.cfg.lookAt(ctx, path); err != nil && !(o.Force && !errors.Is(err, ErrInUse)) {
-			return res, err
-		}
-		if err := r.takeLease(ctx, path, false); err != nil {
+		if old, err = c.lookAt(ctx, path); err != nil && (!o.Force || errors.Is(err, ErrInUse)) {
 			return res, err
 		}
 	}
 	scratch := path + ".restoring-" + rand.Text()
 	defer func() {
-		for _, suffix := range []string{"", "-wal", "-shm", ".tmp"} {
+		for _, suffix := range []string{"", "-wal", "-shm"} {
 			if e := os.Remove(scratch + suffix); e != nil && !errors.Is(e, fs.ErrNotExist) {
 				err = errors.Join(err, e)
 			}
 		}
 	}()
-	if res, err = r.fetch(ctx, scratch, o); err != nil {
+	if res, err = write(scratch, exists); err != nil {
 		return res, err
 	}
-	if err := r.cfg.verify(ctx, scratch, old, o); err != nil {
+	if err := c.verify(ctx, scratch, old, o); err != nil {
 		return res, err
 	}
 	if exists {
-		res.Kept, err = r.cfg.replace(ctx, scratch, path, o.Force)
+		res.Kept, err = c.replace(ctx, scratch, path, o.Force)
 	} else {
-		err = r.cfg.install(scratch, path)
+		err = c.install(scratch, path)
 	}
 	res.Duration = time.Since(began)
 	return res, err
