@@ -165,6 +165,9 @@ func TestC9_C10_CrossSiteRequests(t *testing.T) {
 // Wherever a request says where to go next, on every route and page, and in
 // the body as well as in the query: nobody is sent to another site.
 func TestC6_RedirectsOfEveryRoute(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short: some thousand requests, one after the other")
+	}
 	t.Parallel()
 	s := attackedSite(t)
 	hostile := []string{

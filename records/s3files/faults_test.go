@@ -310,16 +310,20 @@ func TestOtherFaults(t *testing.T) {
 	}
 }
 
+// What the answer to a request for a list begins with, and one file in it.
+const (
+	listHead  = `<?xml version="1.0" encoding="UTF-8"?><ListBucketResult><Name>bucket</Name><Prefix>p/</Prefix>`
+	listEntry = `<Contents><Key>p/a</Key><Size>1</Size><LastModified>2006-01-02T15:04:05.000Z</LastModified></Contents>`
+)
+
 // A list that does not go on, or is cut off, is an error rather than a short list.
 func TestListFaults(t *testing.T) {
 	t.Parallel()
-	const head = `<?xml version="1.0" encoding="UTF-8"?><ListBucketResult><Name>bucket</Name><Prefix>p/</Prefix>`
-	const entry = `<Contents><Key>p/a</Key><Size>1</Size><LastModified>2006-01-02T15:04:05.000Z</LastModified></Contents>`
 	for name, body := range map[string]string{
-		"the same page":      head + `<IsTruncated>true</IsTruncated><NextContinuationToken>x</NextContinuationToken>` + entry + `</ListBucketResult>`,
-		"no token":           head + `<IsTruncated>true</IsTruncated>` + entry + `</ListBucketResult>`,
-		"cut off":            head + entry,
-		"no date":            head + `<Contents><Key>p/a</Key><Size>1</Size></Contents></ListBucketResult>`,
+		"the same page":      listHead + `<IsTruncated>true</IsTruncated><NextContinuationToken>x</NextContinuationToken>` + listEntry + `</ListBucketResult>`,
+		"no token":           listHead + `<IsTruncated>true</IsTruncated>` + listEntry + `</ListBucketResult>`,
+		"cut off":            listHead + listEntry,
+		"no date":            listHead + `<Contents><Key>p/a</Key><Size>1</Size></Contents></ListBucketResult>`,
 		"not XML":            `nonsense`,
 		"of something else":  `<html><body>Welcome</body></html>`,
 		"an error within":    `<?xml version="1.0"?><Error><Code>InternalError</Code></Error>`,
@@ -331,12 +335,20 @@ func TestListFaults(t *testing.T) {
 			t.Errorf("%s: listed %q", name, all)
 		}
 	}
+}
+
+// Nor is one that never ends read for ever.
+func TestListWithoutEnd(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short: parses 60 MB of XML, one attempt after the other")
+	}
+	t.Parallel()
 	f := newFake(t)
 	var sent int
 	f.misbehave(func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
-		_, _ = io.WriteString(w, head)
+		_, _ = io.WriteString(w, listHead)
 		for r.Context().Err() == nil {
-			n, _ := io.WriteString(w, entry)
+			n, _ := io.WriteString(w, listEntry)
 			sent += n
 		}
 	})

@@ -47,6 +47,9 @@ func TestPruneStopsWithItsContext(t *testing.T) {
 // Names that somebody makes up push themselves out, not the account that is
 // under attack.
 func TestA5_SprayDoesNotEvict(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short: writes 200 000 rows, one after the other")
+	}
 	t.Parallel()
 	limit := throttle.Limit{Events: 10, Per: 15 * time.Minute}
 	for _, maxRows := range []int{0, 1000} {
