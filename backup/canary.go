@@ -191,7 +191,8 @@ func (c *canary) run() {
 		case <-tick.C:
 		}
 		changed := stateOf(c.r.path) != last
-		if c.mayWrite() && (changed || again || time.Since(lastWrite) >= c.r.cfg.CanaryInterval) {
+		since := time.Since(lastWrite) + canaryTick/10 // ticks are not exact
+		if due := changed || again || since >= c.r.cfg.CanaryInterval; due && since >= c.r.cfg.SyncInterval && c.mayWrite() {
 			writing, done := context.WithTimeout(ctx, canaryPatience)
 			_, err := c.write(writing)
 			done()

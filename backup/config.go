@@ -55,7 +55,8 @@ type Config struct {
 	Retention time.Duration
 
 	// CanaryInterval is how often a row is written and looked for in the replica while nothing
-	// else is written; default 15 s. When something is, it is once a second.
+	// else is written; default 15 s. When something is, it is once a second, or once a SyncInterval
+	// if that is longer.
 	CanaryInterval time.Duration
 
 	// AlarmAfter is the lag that raises an alarm; default 30 s. An alarm is logged and told to

@@ -27,6 +27,6 @@ var (
 	// ErrNotReplicated: Close could not copy everything.
 	ErrNotReplicated = errors.New("not everything is in the replica")
 
-	// ErrClosed: the replica was closed, or not started.
-	ErrClosed = errors.New("the replica is closed")
+	// ErrClosed: it was closed, or not started.
+	ErrClosed = errors.New("it is closed, or was not started")
 )

@@ -101,6 +101,9 @@ func (c Config) integrity(ctx context.Context, scratch string, old installed, fo
 func integrityCheck(ctx context.Context, db *sql.DB) error {
 	rows, err := db.QueryContext(ctx, "PRAGMA integrity_check(3)")
 	if err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		return fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
 	defer rows.Close()
@@ -198,7 +201,7 @@ func (c Config) setAside(path, stamp string) error {
 }
 
 // stateDir is where Litestream notes what it has copied, below Config.Dir.
-const stateDir = "ltx"
+const stateDir = "litestream"
 
 func (c Config) stamp() string {
 	return ".before-" + c.Now().UTC().Format("20060102T150405.000Z")

@@ -51,6 +51,7 @@ func New(cfg Config) (*Replica, error) {
 		cfg: cfg, id: identity(cfg.URL), changed: make(chan struct{}), stop: make(chan struct{}),
 		status: Status{State: Idle},
 	}
+	r.drills.r = r
 	return r, nil
 }
 

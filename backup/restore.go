@@ -3,11 +3,15 @@ package backup
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/bedplate/bedplate/backup/internal/wire"
@@ -79,7 +83,7 @@ func (r *Replica) restore(ctx context.Context, path string, o RestoreOptions) (R
 }
 
 // RestoreFile puts a copy of the database file at from, such as one of [Snapshots], at path, with
-// the same checks as [Replica.Restore]. Of cfg it uses what is about databases: Driver, Open, Dir,
+// the same checks as [Replica.Restore], and that of its checksum if there is one. Of cfg it uses what is about databases: Driver, Open, Dir,
 // ApplicationID, MaxSize and Now. o must not name a transaction or a time.
 func RestoreFile(ctx context.Context, cfg Config, from, path string, o RestoreOptions) (Restored, error) {
 	res, err := restoreFile(ctx, cfg.withDefaults(), from, path, o)
@@ -117,8 +121,19 @@ func (c Config) copyFile(ctx context.Context, from, to string) (res Restored, er
 	if err != nil {
 		return res, err
 	}
-	err = iox.CopyExactly(ctx, target, source, info.Size())
-	return Restored{Time: info.ModTime(), Bytes: info.Size(), Objects: 1}, errors.Join(err, target.Sync(), target.Close())
+	sum := sha256.New()
+	err = iox.CopyExactly(ctx, target, io.TeeReader(source, sum), info.Size())
+	if err = errors.Join(err, target.Sync(), target.Close()); err != nil {
+		return res, err
+	}
+	want, err := os.ReadFile(from + checksumExt)
+	switch got := hex.EncodeToString(sum.Sum(nil)); {
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return res, err
+	case err == nil && !strings.HasPrefix(string(want), got+" "):
+		return res, fmt.Errorf("%w: %s has another checksum", ErrCorrupt, filepath.Base(from)+checksumExt)
+	}
+	return Restored{Time: info.ModTime(), Bytes: info.Size(), Objects: 1}, nil
 }
 
 // put makes a copy beside path by means of write, checks it and gives it its place.
