@@ -51,7 +51,8 @@ import (
 type Database struct {
 	Name       string // letters, digits and underscores
 	Path       string
-	Migrations fs.FS // optional
+	Migrations fs.FS   // optional
+	Replica    Replica // optional; one of its own
 }
 
 // Config configures [Open].
@@ -75,6 +76,11 @@ type Config struct {
 
 	// Records are the record APIs.
 	Records []records.API
+
+	// Replica copies the database elsewhere, from Open to Close, and restores it when Path does not
+	// exist; see package backup. A DB of the application's has to be restored before it is opened,
+	// and opened with sqlite.Options.Replicated.
+	Replica Replica
 
 	// Auth signs users in; nil leaves that to the application. Its Logger is
 	// filled in from Logger. Its tables are made before Migrations run, so
@@ -127,10 +133,11 @@ type Backend struct {
 	// Config.Realtime and Subscriptions.
 	Realtime *realtime.Service
 
-	handler http.Handler
-	sweeper *sweeper // nil without Config.Files
-	drain   time.Duration
-	ownDB   bool
+	handler  http.Handler
+	sweeper  *sweeper // nil without Config.Files
+	replicas []Replica
+	drain    time.Duration
+	ownDB    bool
 }
 
 // Open opens the database, applies migrations and checks all record APIs
@@ -147,7 +154,11 @@ func Open(ctx context.Context, cfg Config) (_ *Backend, err error) {
 	if b.drain == 0 {
 		b.drain = 10 * time.Second
 	}
+	replicated := cfg.replications()
 	if b.ownDB {
+		if err = restoreMissing(ctx, replicated); err != nil {
+			return nil, err
+		}
 		if b.DB, err = openDatabases(ctx, cfg); err != nil {
 			return nil, err
 		}
@@ -157,6 +168,9 @@ func Open(ctx context.Context, cfg Config) (_ *Backend, err error) {
 			err = errors.Join(err, b.Close())
 		}
 	}()
+	if err = b.startReplicas(ctx, replicated); err != nil {
+		return nil, err
+	}
 	if cfg.Auth != nil {
 		if err := auth.Migrate(ctx, b.DB); err != nil {
 			return nil, err
@@ -256,6 +270,7 @@ func openDatabases(ctx context.Context, cfg Config) (*sqlite.DB, error) {
 	if opts.Logger == nil {
 		opts.Logger = cfg.Logger
 	}
+	opts.Replicated = opts.Replicated || len(cfg.replications()) > 0
 	for _, d := range cfg.Databases {
 		if d.Migrations != nil {
 			if err := migrateFile(ctx, d, opts); err != nil {
@@ -401,8 +416,8 @@ func (b *Backend) ServeListener(ctx context.Context, srv *http.Server, ln net.Li
 }
 
 // Close ends all event streams and all background work, and closes the
-// database, unless that is the application's own. It waits for running
-// operations.
+// database, unless that is the application's own, and then the replicas. It
+// waits for running operations.
 func (b *Backend) Close() error {
 	var err error
 	if b.Realtime != nil {
@@ -417,5 +432,5 @@ func (b *Backend) Close() error {
 	if b.ownDB {
 		err = errors.Join(err, b.DB.Close())
 	}
-	return err
+	return errors.Join(err, b.closeReplicas())
 }

@@ -78,9 +78,17 @@ type Options struct {
 	CacheSize int
 
 	// Checkpoint is the size of the write-ahead log, in pages, at which a
-	// commit checkpoints it; default 4000. In the background it is
-	// checkpointed sooner, so commits rarely have to.
+	// commit checkpoints it; default 4000, or 16384 with Replicated. In the
+	// background it is checkpointed sooner, so commits rarely have to.
 	Checkpoint int
+
+	// Replicated says that another process follows the write-ahead log of
+	// the database, or may soon: it has a read transaction open nearly all
+	// the time and checkpoints the log itself, as Litestream does. The log
+	// is then left alone up to half of Checkpoint, so that a replicator that
+	// starts again finds there what it has missed. A replicator that stands
+	// still in its transaction keeps the log growing.
+	Replicated bool
 
 	// Ballast is the size in bytes of a file beside the database,
 	// PATH-ballast, that is deleted when the disk is full so that reading
@@ -116,6 +124,9 @@ func (o Options) withDefaults() Options {
 	def(&o.MaxQueue, 4096)
 	def(&o.MaxBatch, 256)
 	def(&o.CacheSize, 8192)
+	if o.Replicated {
+		def(&o.Checkpoint, 16384)
+	}
 	def(&o.Checkpoint, 4000)
 	if o.MaxHold == 0 {
 		o.MaxHold = 30 * time.Second
@@ -197,15 +208,16 @@ type DB struct {
 	schemas *schemaSet
 	ids     *idSource
 
-	writer   writer
-	readers  readers
-	ballast  ballast
-	maintain maintainer
-	watch    watch
-	logs     []*ChangeLog // of main and of the attached databases
-	commits  commits
-	pruner   pruner
-	altered  atomic.Int64 // see SchemaChanges
+	writer    writer
+	readers   readers
+	ballast   ballast
+	maintain  maintainer
+	watch     watch
+	logs      []*ChangeLog // of main and of the attached databases
+	commits   commits
+	pruner    pruner
+	snapshots snapshots
+	altered   atomic.Int64 // see SchemaChanges
 
 	migrating sync.RWMutex // read-locked by Migrate
 
@@ -255,6 +267,7 @@ func Open(ctx context.Context, path string, opts Options) (*DB, error) {
 	db.writer.init(db, w)
 	db.readers.init(db)
 	db.commits.init(db)
+	db.snapshots.init()
 	db.maintain.start(db)
 	db.pruner.start(db)
 	db.openLogs(ctx, w)
@@ -299,12 +312,14 @@ func (db *DB) Err() error {
 	return nil
 }
 
-// Close waits for running writes and reads, then closes the file. Calls that
-// come later fail with [ErrClosed]. Close may be called more than once.
+// Close waits for running writes and reads, then closes the file. A running
+// Snapshot is given up, and calls that come later fail with [ErrClosed]. Close
+// may be called more than once.
 func (db *DB) Close() error {
 	db.closeOnce.Do(func() {
 		db.pruner.close()
 		db.closeErr = db.commits.close() // who waits for commits is told at once
+		db.snapshots.close()
 		db.maintain.stop()
 		defer db.watch.close()
 		w := db.writer.close()

@@ -4,12 +4,11 @@ package sqlite
 
 import "syscall"
 
-// lowOnSpace reports whether the file system of path has no room for even a
-// few pages.
-func lowOnSpace(path string) bool {
+// freeSpace returns how many bytes are free on the file system of path.
+func freeSpace(path string) (bytes uint64, ok bool) {
 	var st syscall.Statfs_t
 	if err := syscall.Statfs(path, &st); err != nil {
-		return false
+		return 0, false
 	}
-	return uint64(st.Bavail)*uint64(st.Bsize) < 64<<10
+	return uint64(max(0, st.Bavail)) * uint64(st.Bsize), true
 }

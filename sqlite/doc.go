@@ -53,6 +53,13 @@
 // while somebody waits. SQLite refuses to drop a column of a tracked table:
 // do that in a migration or in [ChangeLog.WithoutChangeFeed].
 //
+// # Copies
+//
+// [DB.Snapshot] copies a database while it is written, without holding up
+// those who write. [Options].Replicated makes room for a process that follows
+// the write-ahead log, and [CheckMigrations] looks at a file before it takes
+// the place of another one.
+//
 // # One SQLite per process
 //
 // A process must not open one file with two different SQLite libraries, for

@@ -18,7 +18,7 @@ func init() { sql.Register(DriverName, Driver{}) }
 // Driver is mattn/go-sqlite3 with the SQL functions of this package, foreign
 // keys enforced, LIKE case-sensitive and commits durable
 // (synchronous=FULL). Custom JSON Schemas (Options.Schemas) are known to the
-// connections of [Open] and of [DB.Connector] only. The data source name is
+// connections of [Open], [DB.Connector] and [NewConnector] only. The data source name is
 // that of mattn/go-sqlite3.
 type Driver struct{}
 

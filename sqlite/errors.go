@@ -113,6 +113,13 @@ func (db *DB) classify(err error) error {
 	return err
 }
 
+// lowOnSpace reports whether the file system of path has no room for even a
+// few pages.
+func lowOnSpace(path string) bool {
+	free, ok := freeSpace(path)
+	return ok && free < 64<<10
+}
+
 // fatal reports whether err, met while writing, leaves the state of the disk
 // unknown. Running out of space is not fatal: SQLite notices it before it
 // tells anybody that a commit succeeded.

@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"database/sql/driver"
+	"errors"
 	"time"
 )
 
@@ -31,4 +32,16 @@ func PruneTarget(o ChangeLogOptions, floor, head int64, exact bool) int64 {
 func CatchUp(l *ChangeLog) time.Duration {
 	l.catchUp(context.Background())
 	return max(syncAgain, time.Duration(l.pause.Load()))
+}
+
+// Checkpoint does what the background does to the log of db now and then, and
+// reports whether it has held up readers.
+func Checkpoint(db *DB) (paused bool, err error) {
+	c, err := db.openConn(true)
+	if err != nil {
+		return false, err
+	}
+	m := maintainer{db: db}
+	err = m.checkpoint(c)
+	return !m.notBefore.IsZero(), errors.Join(err, c.close())
 }

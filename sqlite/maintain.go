@@ -8,6 +8,7 @@ import (
 
 const (
 	checkpointEvery = 50 * time.Millisecond
+	lookEvery       = time.Second           // at the length of a log that is replicated
 	drainFor        = 10 * time.Millisecond // readers, at first
 	drainMost       = 320 * time.Millisecond
 	optimizeEvery   = time.Hour
@@ -57,6 +58,10 @@ func (m *maintainer) run() {
 	}()
 	pause := time.NewTimer(0)
 	defer pause.Stop()
+	every := checkpointEvery
+	if m.db.opts.Replicated {
+		every = lookEvery
+	}
 	optimized := time.Now()
 	for {
 		select {
@@ -64,7 +69,7 @@ func (m *maintainer) run() {
 			return
 		case <-m.kick:
 		}
-		pause.Reset(checkpointEvery)
+		pause.Reset(every)
 		select {
 		case <-m.quit:
 			return
@@ -94,9 +99,22 @@ func (m *maintainer) run() {
 // for once nobody reads from it, which under load may never happen: when it
 // has become much longer than it should be, readers are held up for a moment
 // (https://www.sqlite.org/wal.html#avoiding_excessively_large_wal_files).
+// That is of no use while somebody else reads for long: a snapshot, or a
+// replicator, whose transaction keeps most of the log from being copied.
+//
+// A replicator checkpoints the log itself, and what it has not read when the
+// log begins anew it must make up for with a copy of the whole database. So a
+// log that is replicated is left alone while it is short, which gives a
+// replicator that has died the time to come back.
 func (m *maintainer) checkpoint(c *conn) error {
-	pages, err := checkpoint(c, "PASSIVE")
-	if err != nil || pages < 3*int64(m.db.opts.Checkpoint) || time.Now().Before(m.notBefore) {
+	limit := int64(m.db.opts.Checkpoint)
+	if m.db.opts.Replicated {
+		if pages, _, err := checkpoint(c, "NOOP"); err != nil || pages < limit/2 {
+			return err
+		}
+	}
+	pages, copied, err := checkpoint(c, "PASSIVE")
+	if err != nil || pages < 3*limit || copied < pages/2 || m.db.snapshots.active() || time.Now().Before(m.notBefore) {
 		return err
 	}
 	// Readers that do not leave in time are given longer the next time, but
@@ -110,10 +128,9 @@ func (m *maintainer) checkpoint(c *conn) error {
 	if !ok {
 		return nil
 	}
-	m.drain = 0
 	ctx, cancel := context.WithTimeout(context.Background(), checkpointEvery)
 	defer cancel()
-	if _, err := checkpoint(c, "PASSIVE"); err != nil {
+	if _, _, err := checkpoint(c, "PASSIVE"); err != nil {
 		return err
 	}
 	// What was written meanwhile is checkpointed by the next commit, and the
@@ -123,19 +140,22 @@ func (m *maintainer) checkpoint(c *conn) error {
 	for before := pages; pages >= before && err == nil; {
 		select {
 		case <-tick.C:
-			pages, err = checkpoint(c, "NOOP")
+			pages, _, err = checkpoint(c, "NOOP")
 		case <-ctx.Done():
 			return nil
 		}
 	}
+	m.drain = 0
 	return err
 }
 
-// checkpoint runs a checkpoint and returns the length of the log in pages.
-func checkpoint(c *conn, mode string) (pages int64, err error) {
+// checkpoint runs a checkpoint and returns the length of the log in pages and
+// how many of them are in the database, too.
+func checkpoint(c *conn, mode string) (pages, copied int64, err error) {
 	err = c.query(context.Background(), "PRAGMA wal_checkpoint("+mode+")", nil, func(row []driver.Value) error {
 		pages, _ = row[1].(int64)
+		copied, _ = row[2].(int64)
 		return nil
 	})
-	return pages, err
+	return pages, copied, err
 }

@@ -9,10 +9,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path"
 	"regexp"
 	"sort"
 	"strconv"
+
+	sqlite3 "github.com/mattn/go-sqlite3"
 )
 
 // migrationName is "0001_name.sql", or with a letter and two underscores as
@@ -25,6 +28,8 @@ const migrationTable = `CREATE TABLE IF NOT EXISTS _migration (
 	checksum TEXT NOT NULL, -- SHA-256 of the file, hexadecimal
 	applied  INTEGER NOT NULL -- Unix seconds
 ) STRICT`
+
+var errForeignTable = errors.New("_migration is not the table that Migrate makes")
 
 type migration struct {
 	version  int64
@@ -63,6 +68,63 @@ func (db *DB) Migrate(ctx context.Context, fsys fs.FS) error {
 	db.altered.Add(1)
 	db.commits.committed()
 	return errors.Join(db.classify(err), c.close())
+}
+
+// CheckMigrations returns the error with which [DB.Migrate] would refuse the
+// database file at path for what is recorded in it: [ErrNewerSchema], or that
+// a file was changed after it had been applied. A database without migrations
+// is fine. It is for a file that nobody uses, such as a restored one that is to
+// be put in its place: nothing is created or changed, no locks are taken, and a
+// file with a log or a journal beside it, which says more than the file, is an
+// error.
+func CheckMigrations(ctx context.Context, path string, fsys fs.FS) error {
+	files, err := readMigrations(fsys)
+	if err != nil {
+		return fmt.Errorf("sqlite: read migrations: %w", err)
+	}
+	if err := checkMigrations(ctx, path, files); err != nil {
+		return fmt.Errorf("sqlite: check migrations of %s: %w", path, err)
+	}
+	return nil
+}
+
+func checkMigrations(ctx context.Context, path string, files []migration) (err error) {
+	if err := checkVersion(); err != nil {
+		return err
+	}
+	if _, err := os.Stat(path); err != nil {
+		return err
+	}
+	for _, side := range []string{"-journal", "-wal"} {
+		switch info, err := os.Stat(path + side); {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			return err
+		case info.Size() > 0:
+			return fmt.Errorf("it has a %s file, which would not be read", side)
+		}
+	}
+	opened, err := Driver{}.Open(fileURI(path, "?mode=ro&immutable=1"))
+	if err != nil {
+		return err
+	}
+	c := newConn(opened.(*sqlite3.SQLiteConn))
+	defer func() { err = errors.Join(err, c.close()) }()
+	// In a hostile file it may be something that takes for ever to read.
+	there, table := false, false
+	err = c.query(ctx, "SELECT type = 'table' AND rootpage > 0 FROM sqlite_schema WHERE type IN ('table', 'view') AND name = '_migration' COLLATE NOCASE", nil,
+		func(row []driver.Value) error {
+			there, table = true, row[0] == int64(1)
+			return nil
+		})
+	switch {
+	case err != nil || !there:
+		return err
+	case !table:
+		return errForeignTable
+	}
+	_, err = c.pending(ctx, files)
+	return err
 }
 
 func readMigrations(fsys fs.FS) ([]migration, error) {
@@ -121,7 +183,7 @@ func (db *DB) migrate(ctx context.Context, c *conn, files []migration) error {
 		if err := c.exec("BEGIN IMMEDIATE"); err != nil {
 			return err
 		}
-		next, err := c.pending(files)
+		next, err := c.pending(ctx, files)
 		if err == nil && next != nil {
 			if err = db.apply(c, next); err != nil {
 				err = fmt.Errorf("migration %s: %w", next.name, err)
@@ -140,13 +202,17 @@ func (db *DB) migrate(ctx context.Context, c *conn, files []migration) error {
 }
 
 // pending returns the first file that has not been applied, or nil.
-func (c *conn) pending(files []migration) (*migration, error) {
+func (c *conn) pending(ctx context.Context, files []migration) (*migration, error) {
 	applied := map[int64][2]string{}
-	var newest int64
-	err := c.query(context.Background(), "SELECT version, name, checksum FROM _migration ORDER BY version", nil,
+	err := c.query(ctx, "SELECT version, name, checksum FROM _migration ORDER BY version", nil,
 		func(row []driver.Value) error {
-			newest = row[0].(int64)
-			applied[newest] = [2]string{row[1].(string), row[2].(string)}
+			version, isInt := row[0].(int64)
+			name, isName := row[1].(string)
+			checksum, isText := row[2].(string)
+			if !isInt || !isName || !isText {
+				return errForeignTable
+			}
+			applied[version] = [2]string{name, checksum}
 			return nil
 		})
 	if err != nil {
