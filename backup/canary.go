@@ -45,6 +45,9 @@ type canary struct {
 
 	token [16]byte
 
+	quit    chan struct{}
+	running sync.WaitGroup
+
 	mu      sync.Mutex
 	number  uint64    // of the newest that was written
 	waiting []written // those that have not been seen in the replica, oldest first
@@ -130,7 +133,11 @@ func (c *canary) occupy(ctx context.Context) error {
 	return err
 }
 
+// close ends run. It comes before the replicator is told to stop: who closes a database last removes
+// its log, and that should be the replicator, which knows what it has of it.
 func (c *canary) close() {
+	close(c.quit)
+	c.running.Wait()
 	if c.own != nil {
 		_ = c.own.Close() // it has only ever written canaries
 	}
@@ -170,8 +177,11 @@ func (c *canary) blob(number uint64) []byte {
 	return b
 }
 
+// start runs run.
+func (c *canary) start() { c.running.Go(c.run) }
+
 // run writes a canary when the database has changed, and from time to time when it has not, until
-// Close.
+// close.
 func (c *canary) run() {
 	ctx, cancel := context.WithCancel(context.Background())
 	var reading sync.WaitGroup
@@ -182,11 +192,11 @@ func (c *canary) run() {
 	tick := time.NewTicker(canaryTick)
 	defer tick.Stop()
 	var last walState
-	var lastWrite time.Time
+	lastWrite := time.Now().Add(-max(c.r.cfg.SyncInterval, c.r.cfg.CanaryInterval))
 	again := true // what was written right after a canary needs one of its own
 	for {
 		select {
-		case <-c.r.stop:
+		case <-c.quit:
 			return
 		case <-tick.C:
 		}
@@ -285,7 +295,7 @@ func (c *canary) report(s *Status) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s.Lag, s.Proven = c.lag(c.r.cfg.Now()), c.proven.at
-	if c.missing != nil && s.Error == "" && len(c.waiting) > 0 {
+	if c.missing != nil && s.Error == "" && len(c.waiting) > 0 && !errors.Is(c.missing, context.DeadlineExceeded) {
 		s.Error = c.missing.Error()
 	}
 	if c.alarm != nil {
@@ -350,7 +360,7 @@ func (c *canary) judge() {
 // credentials may have expired.
 const (
 	healStuck  = 5 * time.Minute
-	healDenied = 30 * time.Second
+	healDenied = 10 * time.Second
 )
 
 // heal starts the replicator again if that could help.
@@ -358,7 +368,8 @@ func (c *canary) heal() {
 	c.mu.Lock()
 	every := healStuck
 	var reply *replyError
-	if errors.As(c.missing, &reply) && reply.code == wire.CodeDenied && c.r.cfg.Credentials != nil {
+	denied := errors.As(c.missing, &reply) && reply.code == wire.CodeDenied || c.r.deniedLast()
+	if denied && c.r.cfg.Credentials != nil {
 		every = healDenied
 	}
 	now := c.r.cfg.Now()

@@ -2,17 +2,11 @@ package backup
 
 import (
 	"context"
-	"crypto/sha256"
 	"database/sql"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/url"
-	"path"
 	"runtime"
-	"slices"
-	"strings"
 	"time"
 )
 
@@ -132,6 +126,9 @@ func (c Config) validate() error {
 	for _, mistake := range checkURL(c.URL) {
 		bad("%s", mistake)
 	}
+	if c.Open == nil && !hasDriver(c.Driver) {
+		bad("Driver: no driver %q of database/sql is linked in", c.Driver)
+	}
 	for _, d := range []struct {
 		name       string
 		value, min time.Duration
@@ -157,56 +154,4 @@ func (c Config) validate() error {
 		bad("MaxSize is negative")
 	}
 	return errors.Join(errs...)
-}
-
-// checkURL returns what is wrong with the URL of a replica. It never repeats the URL, which may
-// hold a password.
-func checkURL(text string) (mistakes []string) {
-	bad := func(format string, args ...any) { mistakes = append(mistakes, fmt.Sprintf(format, args...)) }
-	if text == "" {
-		return []string{"URL is missing"}
-	}
-	u, err := url.Parse(text)
-	if err != nil || u.Scheme == "" || u.Opaque != "" {
-		return []string{"URL is not one, such as s3://bucket/prefix or file:///directory"}
-	}
-	if !slices.Contains(Schemes(), u.Scheme) {
-		name := strings.TrimSuffix(u.Scheme, "s")
-		if u.Scheme == "abs" || u.Scheme == "nats" || u.Scheme == "gs" {
-			name = u.Scheme
-		}
-		bad("URL: no client for %s:// is linked in; import _ \"github.com/bedplate/bedplate/backup/%s\"", u.Scheme, name)
-	}
-	if u.Fragment != "" {
-		bad("URL: a fragment has no meaning")
-	}
-	switch u.Scheme {
-	case "file":
-		if u.Host != "" || !path.IsAbs(u.Path) || path.Clean(u.Path) == "/" {
-			bad("URL: the path of a file replica has to be absolute, with three slashes as in file:///var/backups/app")
-		}
-		if u.RawQuery != "" {
-			bad("URL: a file replica has no parameters")
-		}
-	default:
-		if u.Host == "" {
-			bad("URL: the part behind %s:// is missing", u.Scheme)
-		}
-	}
-	return mistakes
-}
-
-// identity tells replicas apart: the same for two URLs that differ in credentials only.
-func identity(text string) string {
-	u, err := url.Parse(text)
-	if err != nil {
-		return "" // New has refused it
-	}
-	host, user := u.Host, ""
-	if u.Scheme == "sftp" || u.Scheme == "abs" {
-		user = u.User.Username()
-	}
-	endpoint := u.Query().Get("endpoint")
-	sum := sha256.Sum256([]byte(strings.Join([]string{u.Scheme, user, host, path.Clean("/" + u.Path), endpoint}, "\n")))
-	return hex.EncodeToString(sum[:16])
 }

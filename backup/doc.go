@@ -1,7 +1,7 @@
 // Package backup copies a SQLite database elsewhere while it is used, and proves that it can be had
 // back. It works on any SQLite file in WAL mode, with or without the rest of Bedplate.
 //
-//	replica, err := backup.New(backup.Config{URL: "s3://bucket/app"})
+//	replica, err := backup.New(backup.Config{URL: "s3://bucket/app", Driver: "sqlite3"})
 //	…
 //	if _, err := replica.RestoreIfMissing(ctx, "app.db", nil); err != nil { … } // on a new machine
 //	db, err := sql.Open("sqlite3", "app.db?_journal_mode=WAL&_busy_timeout=10000")

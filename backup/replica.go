@@ -31,6 +31,7 @@ type Replica struct {
 	ready   bool     // process replicates
 	changed chan struct{}
 	status  Status // but for what the canary knows
+	denied  bool   // the store does not accept the credentials
 	refused error  // why State is Refusing or Fenced
 
 	canary canary
@@ -52,6 +53,7 @@ func New(cfg Config) (*Replica, error) {
 		status: Status{State: Idle},
 	}
 	r.drills.r = r
+	r.canary.quit = make(chan struct{})
 	return r, nil
 }
 
@@ -96,7 +98,7 @@ func (r *Replica) start(ctx context.Context, path, schema string, exec Exec) err
 	}
 	order := r.order(owner, known)
 	r.work.Go(func() { r.supervise(order) })
-	r.work.Go(r.canary.run)
+	r.canary.start()
 	if err := r.awaitStart(ctx); err != nil {
 		return errors.Join(err, r.Close())
 	}
@@ -175,10 +177,10 @@ func (r *Replica) Close() error {
 		return nil
 	}
 	r.closing = true
-	close(r.stop)
 	r.mu.Unlock()
-	r.work.Wait()
 	r.canary.close()
+	close(r.stop)
+	r.work.Wait()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	started, state := r.started, r.status.State

@@ -210,7 +210,7 @@ func (s *Standby) promote(ctx context.Context, force bool, check func(ctx contex
 		s.reopen()
 		return err
 	}
-	for _, suffix := range []string{"", "-txid", "-wal", "-shm"} {
+	for _, suffix := range []string{"", "-txid", "-txid.new", "-fresh", "-fresh.partial", "-journal", "-wal", "-shm"} {
 		if err := os.Remove(copied + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			cfg.Logger.Warn("backup: remove what is left of the standby", "error", err)
 		}

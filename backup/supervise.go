@@ -167,6 +167,9 @@ func (r *Replica) event(p *process, e wire.Event) {
 		r.mu.Unlock()
 		r.update(func(s *Status) { s.State, s.Why, s.Error = Replicating, "", "" })
 	case wire.State:
+		r.mu.Lock()
+		r.denied = e.Code == wire.CodeDenied
+		r.mu.Unlock()
 		r.update(func(s *Status) {
 			s.TXID, s.ReplicaTXID, s.WALBytes, s.RSS, s.Error = e.TXID, e.ReplicaTXID, e.WALBytes, e.RSS, e.Error
 		})
@@ -196,6 +199,13 @@ func (r *Replica) occupy(p *process) {
 	if _, err := p.call(ctx, wire.Command{Op: wire.Go}); err != nil {
 		r.cfg.Logger.Warn("backup: begin to replicate", "error", err)
 	}
+}
+
+// deniedLast reports whether the store did not accept the credentials the last time.
+func (r *Replica) deniedLast() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.denied
 }
 
 // restart ends the replicator, so that supervise starts another.

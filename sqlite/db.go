@@ -221,6 +221,7 @@ type DB struct {
 
 	migrating sync.RWMutex // read-locked by Migrate
 
+	forget    func() // of opened
 	closeOnce sync.Once
 	closeErr  error
 }
@@ -228,7 +229,7 @@ type DB struct {
 // Open opens the database file at path, creating it (readable by its owner
 // only) when it does not exist. It reports all mistakes of opts at once and
 // refuses an SQLite older than 3.51.3.
-func Open(ctx context.Context, path string, opts Options) (*DB, error) {
+func Open(ctx context.Context, path string, opts Options) (_ *DB, err error) {
 	opts = opts.withDefaults()
 	set, err := newSchemaSet(opts.Schemas)
 	if err != nil {
@@ -246,6 +247,12 @@ func Open(ctx context.Context, path string, opts Options) (*DB, error) {
 			return nil, fmt.Errorf("sqlite: create database: %w", err)
 		}
 	}
+	db.forget = opened.add(db.files())
+	defer func() {
+		if err != nil {
+			db.forget()
+		}
+	}()
 	db.ballast.open(path, opts.Ballast)
 	db.watch.init(opts.MaxStatement)
 	w, err := db.openConn(false)
@@ -333,6 +340,7 @@ func (db *DB) Close() error {
 		}
 		db.closeErr = errors.Join(db.closeErr, w.close())
 		db.ballast.close()
+		db.forget()
 	})
 	return db.closeErr
 }

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
+	"sync"
 
 	sqlite3 "github.com/mattn/go-sqlite3"
 )
@@ -51,11 +53,51 @@ func checkSecondLibrary(path string) error {
 		return nil
 	}
 	open, err := isOpen(path)
-	if err != nil || !open {
+	if err != nil || !open || opened.has(path) {
 		return err
 	}
 	return fmt.Errorf("%w: %s is linked in; close its handles first, or use driver %q for them",
 		ErrSecondLibrary, strings.Join(linked, ", "), DriverName)
+}
+
+// opened are the files that handles of this package have open. They were found to be nobody else's
+// before.
+var opened openFiles
+
+type openFiles struct {
+	mu    sync.Mutex
+	files []os.FileInfo
+}
+
+// add notes files that are about to be opened, until forget is called.
+func (o *openFiles) add(paths []string) (forget func()) {
+	var mine []os.FileInfo
+	for _, path := range paths {
+		if info, err := os.Stat(path); err == nil {
+			mine = append(mine, info)
+		}
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.files = append(o.files, mine...)
+	return func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		for _, m := range mine {
+			i := slices.IndexFunc(o.files, func(f os.FileInfo) bool { return os.SameFile(f, m) })
+			o.files = slices.Delete(o.files, i, i+1)
+		}
+	}
+}
+
+func (o *openFiles) has(path string) bool {
+	info, err := os.Stat(path)
+	if err != nil {
+		return false
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.ContainsFunc(o.files, func(f os.FileInfo) bool { return os.SameFile(f, info) })
 }
 
 // isOpen reports whether this process has a file descriptor of path.

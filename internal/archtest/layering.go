@@ -30,10 +30,12 @@ func Bedplate() Layering {
 				May:       append([]string{"cmd/refserver/..."}, all...),
 				Libraries: []string{"github.com/alecthomas/kong", "github.com/goccy/go-yaml"},
 			},
+			{Packages: []string{"examples/backup"}, May: public, Libraries: []string{"github.com/mattn/go-sqlite3"}},
 			{Packages: []string{"examples/*"}, May: public},
 			// Tests of the finished programs; they talk to them over HTTP and read the file.
 			{Packages: []string{"conformance"}},
 			{Packages: []string{"internal/crash"}, TestMay: []string{"sqlite"}},
+			{Packages: []string{"internal/backupproof"}, TestMay: []string{"sqlite", "backup", "backup/file", "backup/s3"}},
 
 			// Layer 2: the root joins the parts.
 			{Packages: []string{"."}, May: append([]string{"records", "auth", "realtime"}, database...)},
@@ -71,10 +73,23 @@ func Bedplate() Layering {
 			{Packages: []string{"realtime"}, May: database, Libraries: []string{"github.com/r3labs/sse/v2"}},
 			{Packages: []string{"realtime/durable"}, May: append([]string{"realtime"}, database...)},
 			{Packages: []string{"tlsauto"}, May: internal, Libraries: []string{"golang.org/x/crypto/acme"}},
-			{Packages: []string{"backup"}, May: internal},
 			{
-				Packages: []string{"backup/litestream"}, May: append([]string{"backup"}, internal...),
-				Libraries: []string{"github.com/benbjohnson/litestream"},
+				Packages: []string{"backup"}, May: append([]string{"backup/internal/wire"}, internal...),
+				TestMay: []string{"sqlite", "backup/*", "internal/backuptest"},
+			},
+			{Packages: []string{"backup/internal/wire"}},
+			{
+				Packages: []string{"backup/internal/replicator"}, May: []string{"backup/internal/wire"},
+				Libraries: []string{"github.com/benbjohnson/litestream", "github.com/superfly/ltx"},
+				TestMay:   []string{"sqlite", "backup/file"},
+			},
+			// The clients of replicas, which make a process a replicator.
+			{
+				Packages: []string{"backup/*"}, May: []string{"backup", "backup/internal/replicator"},
+				Libraries: []string{
+					"github.com/benbjohnson/litestream", "github.com/superfly/ltx",
+					"github.com/aws/aws-sdk-go-v2", "github.com/aws/smithy-go",
+				},
 			},
 
 			// Layer 0: the database, and what everybody stands on.
@@ -101,14 +116,18 @@ func Bedplate() Layering {
 			{Packages: []string{"internal/sqlitetest"}, May: database},
 			{Packages: []string{"internal/apitest"}, May: all},
 			{Packages: []string{"internal/oidctest"}, Libraries: []string{"github.com/go-jose/go-jose/v4"}},
+			{Packages: []string{"internal/backuptest"}, Libraries: []string{"github.com/aws/aws-sdk-go-v2", "github.com/aws/smithy-go"}},
 			{Packages: []string{"internal/archtest"}},
 		},
-		TestPackages: []string{"internal/sqlitetest", "internal/apitest", "internal/oidctest"},
+		TestPackages: []string{"internal/sqlitetest", "internal/apitest", "internal/oidctest", "internal/backuptest"},
 		TestLibraries: []string{
 			"github.com/google/go-cmp",
 			"github.com/johannesboyne/gofakes3",
 			"github.com/rogpeppe/go-internal",
+			"github.com/pkg/sftp",
 			"golang.org/x/crypto/bcrypt",
+			"golang.org/x/crypto/ssh",
+			"golang.org/x/net/webdav",
 			"golang.org/x/tools/txtar",
 		},
 		Bans: []Ban{

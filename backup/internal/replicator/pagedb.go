@@ -1,0 +1,286 @@
+package replicator
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+
+	"github.com/benbjohnson/litestream"
+	"github.com/superfly/ltx"
+
+	"github.com/bedplate/bedplate/backup/internal/wire"
+)
+
+// errNoCopy is about a copy that is not there, or cannot be one that a follower has left.
+var errNoCopy = errors.New("there is no copy that can be gone on with")
+
+// A pageDB is a database whose pages are replaced by SQLite itself, through its virtual table
+// sqlite_dbpage (https://www.sqlite.org/dbpage.html), which leaves locks and rollback to it.
+type pageDB struct {
+	path     string
+	maxBytes int64
+	db       *sql.DB
+	conn     *sql.Conn
+
+	txid     ltx.TXID
+	counter  uint32 // change counter of the file
+	pageSize uint32
+	pages    uint32
+}
+
+// Places in the first page of a database (https://www.sqlite.org/fileformat.html#the_database_header).
+const (
+	writeVersionAt  = 18 // 1: rollback journal, 2: write-ahead log
+	readVersionAt   = 19
+	changeCounterAt = 24
+	headerSize      = 100
+)
+
+// A copyState is what the file beside the copy says: which transaction the copy is at. SQLite adds
+// one to the change counter of the file with each of its transactions, so the counter tells whether
+// the one that was under way at last was committed.
+type copyState struct {
+	TXID    ltx.TXID `json:"txid"`
+	Counter uint32   `json:"counter"`        // in the file at that state
+	Next    ltx.TXID `json:"next,omitempty"` // the state after the transaction that follows
+}
+
+func statePath(path string) string { return path + "-txid" }
+
+// openPages opens a copy where a follower has left it, also if that was killed. The error is
+// errNoCopy when there is none, or somebody else has changed it.
+func openPages(ctx context.Context, path string, maxBytes int64) (_ *pageDB, err error) {
+	var s copyState
+	text, err := os.ReadFile(statePath(path))
+	if errors.Is(err, fs.ErrNotExist) || err == nil && json.Unmarshal(text, &s) != nil {
+		return nil, fmt.Errorf("%w: nothing is known of it", errNoCopy)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(path); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			err = errNoCopy
+		}
+		return nil, err
+	}
+	d := &pageDB{path: path, maxBytes: maxBytes}
+	defer func() {
+		if err != nil {
+			_ = d.close()
+		}
+	}()
+	if err := d.connect(ctx); err != nil {
+		return nil, err
+	}
+	if err := d.conn.QueryRowContext(ctx, "PRAGMA page_size").Scan(&d.pageSize); err != nil {
+		return nil, err
+	}
+	if err := d.conn.QueryRowContext(ctx, "PRAGMA page_count").Scan(&d.pages); err != nil {
+		return nil, err
+	}
+	if d.counter, err = d.readCounter(ctx); err != nil {
+		return nil, err
+	}
+	switch {
+	case s.TXID != 0 && d.counter == s.Counter:
+		d.txid = s.TXID
+	case s.Next != 0 && d.counter == s.Counter+1:
+		d.txid = s.Next
+	default:
+		return nil, fmt.Errorf("%w: somebody has changed it", errNoCopy)
+	}
+	return d, nil
+}
+
+func (d *pageDB) connect(ctx context.Context) (err error) {
+	// The schema is of no interest, and may need what this SQLite library does not have.
+	const pragmas = "?_pragma=busy_timeout(1000)&_pragma=journal_mode(DELETE)&_pragma=synchronous(FULL)&_pragma=writable_schema(ON)&_pragma=trusted_schema(OFF)&_pragma=cache_size(-16000)"
+	if d.db, err = sql.Open("sqlite", "file:"+(&url.URL{Path: d.path}).EscapedPath()+pragmas); err != nil {
+		return err
+	}
+	d.db.SetMaxOpenConns(1)
+	if d.conn, err = d.db.Conn(ctx); err != nil {
+		return fmt.Errorf("open the copy: %w", err)
+	}
+	return nil
+}
+
+func (d *pageDB) close() error {
+	var err error
+	if d.conn != nil {
+		err = d.conn.Close()
+	}
+	return errors.Join(err, d.db.Close())
+}
+
+func (d *pageDB) readCounter(ctx context.Context) (uint32, error) {
+	var page []byte
+	if err := d.conn.QueryRowContext(ctx, "SELECT data FROM sqlite_dbpage WHERE pgno = 1").Scan(&page); err != nil {
+		return 0, fmt.Errorf("read the copy: %w", err)
+	}
+	if len(page) < headerSize {
+		return 0, fmt.Errorf("%w: it has no first page", errNoCopy)
+	}
+	return binary.BigEndian.Uint32(page[changeCounterAt:]), nil
+}
+
+// apply makes one transaction of an object. If that is damaged, nothing has changed.
+func (d *pageDB) apply(ctx context.Context, client litestream.ReplicaClient, o *ltx.FileInfo) (err error) {
+	if _, err := d.conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
+		return fmt.Errorf("change the copy: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			_, e := d.conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
+			err = errors.Join(err, e)
+		}
+	}()
+	counter, err := d.readCounter(ctx)
+	if err != nil {
+		return err
+	}
+	if counter != d.counter {
+		return fmt.Errorf("%w: somebody has changed it", errNoCopy)
+	}
+	commit, err := d.putPages(ctx, client, o)
+	if err != nil {
+		return err
+	}
+	if err := writeState(d.path, copyState{TXID: d.txid, Counter: d.counter, Next: o.MaxTXID}); err != nil {
+		return err
+	}
+	if _, err := d.conn.ExecContext(ctx, "COMMIT"); err != nil {
+		return fmt.Errorf("change the copy, which somebody may be reading for long: %w", err)
+	}
+	d.txid, d.counter, d.pages = o.MaxTXID, d.counter+1, commit
+	return nil
+}
+
+// putPages replaces pages and returns how many the database has then.
+func (d *pageDB) putPages(ctx context.Context, client litestream.ReplicaClient, o *ltx.FileInfo) (commit uint32, err error) {
+	put, err := d.conn.PrepareContext(ctx, "INSERT INTO sqlite_dbpage (pgno, data) VALUES (?, ?)")
+	if err != nil {
+		return 0, err
+	}
+	defer put.Close()
+	var first []byte
+	grown := d.pages
+	h, err := readObject(ctx, client, o, pageSink{begin: d.mayBe, page: func(n uint32, data []byte) error {
+		if n == nextPage(grown, ltx.LockPgno(d.pageSize)) {
+			grown = n
+		}
+		if n == 1 { // comes last, as it tells SQLite to read the schema again
+			first = bytes.Clone(data)
+			return nil
+		}
+		_, err := put.ExecContext(ctx, n, data)
+		return err
+	}})
+	if err != nil {
+		return 0, err
+	}
+	if err := checkGrowth(o, h, d.pages, grown); err != nil {
+		return 0, err
+	}
+	if first == nil { // so that the change counter changes
+		if err := d.conn.QueryRowContext(ctx, "SELECT data FROM sqlite_dbpage WHERE pgno = 1").Scan(&first); err != nil {
+			return 0, err
+		}
+	}
+	first[writeVersionAt], first[readVersionAt] = 1, 1
+	if _, err := put.ExecContext(ctx, 1, first); err != nil {
+		return 0, err
+	}
+	if h.Commit < d.pages {
+		if _, err := put.ExecContext(ctx, h.Commit+1, nil); err != nil {
+			return 0, err
+		}
+	}
+	return h.Commit, nil
+}
+
+// mayBe checks what an object says it makes of the copy.
+func (d *pageDB) mayBe(h ltx.Header) error {
+	size := int64(h.Commit) * int64(h.PageSize)
+	switch {
+	case h.PageSize != d.pageSize:
+		return &codeError{wire.CodeCorrupt, fmt.Errorf("pages of %d bytes follow those of %d", h.PageSize, d.pageSize)}
+	case d.maxBytes > 0 && size > d.maxBytes:
+		return &codeError{wire.CodeTooLarge, fmt.Errorf("the database has %d bytes, %d are allowed", size, d.maxBytes)}
+	}
+	return nil
+}
+
+// putCopy makes a restored database the copy at path. It is not in use yet.
+func putCopy(fresh, path string, txid ltx.TXID) error {
+	counter, err := useRollback(fresh)
+	if err != nil {
+		return err
+	}
+	// What is known of an old copy is forgotten first. If that was left in the middle of a
+	// transaction, a reader may still need the journal until the file is gone.
+	if err := removeFiles(statePath(path), path, path+"-journal", path+"-wal", path+"-shm"); err != nil {
+		return err
+	}
+	if err := os.Rename(fresh, path); err != nil {
+		return err
+	}
+	if err := syncDir(path); err != nil {
+		return err
+	}
+	return writeState(path, copyState{TXID: txid, Counter: counter})
+}
+
+// useRollback makes a database file one that uses a rollback journal, and returns its change
+// counter.
+func useRollback(path string) (counter uint32, err error) {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, f.Sync(), f.Close()) }()
+	header := make([]byte, headerSize)
+	if _, err := f.ReadAt(header, 0); err != nil {
+		return 0, err
+	}
+	_, err = f.WriteAt([]byte{1, 1}, writeVersionAt)
+	return binary.BigEndian.Uint32(header[changeCounterAt:]), err
+}
+
+// writeState replaces the file beside the copy.
+func writeState(path string, s copyState) error {
+	text, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	name := statePath(path)
+	f, err := os.OpenFile(name+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(name+".new", name); err != nil {
+		return err
+	}
+	return syncDir(name)
+}
+
+func removeFiles(paths ...string) error {
+	for _, path := range paths {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}

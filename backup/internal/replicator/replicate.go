@@ -1,0 +1,496 @@
+package replicator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/benbjohnson/litestream"
+
+	"github.com/bedplate/bedplate/backup/internal/wire"
+)
+
+const (
+	// stateInterval is how often the program is told how it goes. It takes silence for a sign that
+	// the replicator is stuck.
+	stateInterval = time.Second
+
+	// leasePatience is how long a lease is waited for when the program has ended.
+	leasePatience = 5 * time.Second
+
+	// snapshotPause is the least time between attempts to make a snapshot that is due.
+	snapshotPause = 10 * time.Second
+
+	// notePause is the least time between log lines about the same kind of error.
+	notePause = 30 * time.Second
+
+	// retryPause is the pause between attempts where no loop runs.
+	retryPause = time.Second
+)
+
+var errStopped = errors.New("it was stopped before anything was replicated")
+
+// A replication is what a child does in Replicate mode.
+type replication struct {
+	*child
+	stopping  chan struct{} // closed when the program wants the end, or has ended
+	stopOnce  sync.Once
+	goAhead   chan struct{} // closed by the command Go
+	goOnce    sync.Once
+	life      context.Context // ends Order.FinalSync after stopping
+	ending    context.CancelFunc
+	slots     chan struct{} // of commands that are worked on
+	finder    finder
+	captures  *loop
+	uploads   *loop
+	snapshots *loop
+
+	mu            sync.Mutex
+	keeper        *keeper // nil before it is opened
+	ready         bool
+	txid, there   uint64 // newest that was captured, and that is in the replica
+	captureError  error
+	uploadError   error
+	noted         time.Time // when an error was logged
+	damaged       bool      // local files are missing or damaged
+	snapshotDue   bool
+	snapshotTried time.Time
+
+	using sync.RWMutex // held for writing while the keeper is given up
+}
+
+// replicate runs until the program wants the end, and makes a last sync.
+func (c *child) replicate(ctx context.Context) wire.Event {
+	r := &replication{
+		child: c, stopping: make(chan struct{}), goAhead: make(chan struct{}), slots: make(chan struct{}, maxCommands),
+		finder: finder{lock: make(chan struct{}, 1)},
+	}
+	r.life, r.ending = context.WithCancel(ctx)
+	defer r.ending()
+	r.captures = newLoop(c.order.SyncInterval, r.capture)
+	r.uploads = newLoop(c.order.SyncInterval, r.upload)
+	r.snapshots = newLoop(0, r.snapshot)
+	r.start(r.serve)
+	r.start(r.tell)
+
+	got, err := r.prepare()
+	if err != nil {
+		return r.failed(err)
+	}
+	defer runtime.KeepAlive(got.lock) // until the end of the process
+	select {
+	case by := <-got.lost:
+		return r.fenced(by)
+	default:
+	}
+	r.start(func() { r.captures.run(r.life) })
+	r.start(func() { r.uploads.run(r.life) })
+	r.start(func() { r.snapshots.run(r.life) })
+	r.captures.join()
+	select {
+	case by := <-got.lost:
+		return r.fenced(by)
+	case <-r.stopping:
+	}
+	done, by := r.finish(got.lost)
+	if by != "" {
+		return r.fenced(by)
+	}
+	got.release()
+	return done
+}
+
+// start runs fn in a goroutine that lives as long as the process.
+func (r *replication) start(fn func()) {
+	go func() {
+		defer r.guard()
+		fn()
+	}()
+}
+
+// A grant is the right to write to the replica.
+type grant struct {
+	lock    *os.File
+	lost    <-chan string // gets the name of who has taken the lease; nil: there are none
+	release func()        // gives the lease back
+}
+
+// prepare gets hold of everything that is needed. After that, the database may be replicated.
+func (r *replication) prepare() (got grant, err error) {
+	if err := os.MkdirAll(r.order.Dir, 0o700); err != nil {
+		return got, err
+	}
+	if got.lock, err = r.lock(r.life); err != nil {
+		return got, err
+	}
+	got.release = func() {}
+	if r.order.Owner != "" && r.scheme.Leaser != nil {
+		if got.lost, got.release, err = r.awaitLease(); err != nil {
+			return got, err // the lock ends with the process
+		}
+	}
+	if !r.order.Known {
+		if err := r.occupy(); err != nil {
+			got.release()
+			return got, err
+		}
+	}
+	return got, nil
+}
+
+// awaitLease waits for the lease, but not for long when the program has ended: its own is free at
+// once, another one is not worth it.
+func (r *replication) awaitLease() (lost <-chan string, release func(), err error) {
+	ctx, cancel := context.WithCancel(r.life)
+	acquired := make(chan struct{})
+	defer close(acquired)
+	r.start(func() {
+		select {
+		case <-acquired:
+			return
+		case <-r.stopping:
+		}
+		select {
+		case <-acquired:
+		case <-time.After(leasePatience):
+			cancel()
+		}
+	})
+	lost, release, err = r.holdLease(ctx)
+	if err != nil {
+		cancel()
+		if codeOf(err) == wire.CodeLeased {
+			r.send(wire.Event{Kind: wire.Refused, Code: wire.CodeLeased, Error: r.redact.text(err.Error())})
+		}
+		return nil, nil, err
+	}
+	return lost, release, nil
+}
+
+// occupy makes sure that the replica may be written to for a database that is new to it.
+func (r *replication) occupy() error {
+	for {
+		what, err := r.holds(r.life)
+		switch {
+		case err != nil && r.life.Err() != nil:
+			return errors.Join(errStopped, err)
+		case err != nil:
+			r.note(&r.uploadError, err)
+			select {
+			case <-time.After(retryPause):
+			case <-r.stopping:
+				return errors.Join(errStopped, err)
+			}
+			continue
+		case what != "" && !r.order.Adopt:
+			err := &codeError{wire.CodeNotEmpty, fmt.Errorf("the replica is not empty: it holds %s", what)}
+			r.send(wire.Event{Kind: wire.Refused, Code: err.code, Error: err.Error()})
+			return err
+		}
+		break
+	}
+	r.note(&r.uploadError, nil)
+	r.send(wire.Event{Kind: wire.Vacant})
+	select {
+	case <-r.goAhead:
+		return nil
+	case <-r.stopping:
+		return errStopped
+	}
+}
+
+// holds tells what is in the replica; "": nothing.
+func (c *child) holds(ctx context.Context) (string, error) {
+	for level := range litestream.SnapshotLevel + 1 {
+		newest, err := newestOf(ctx, c.client, level)
+		if err != nil {
+			return "", err
+		}
+		if newest.MaxTXID != 0 {
+			return fmt.Sprintf("transactions up to %d", newest.MaxTXID), nil
+		}
+	}
+	if old, ok := c.client.(litestream.ReplicaClientV3); ok {
+		generations, err := old.GenerationsV3(ctx)
+		if err != nil {
+			return "", err
+		}
+		if len(generations) > 0 {
+			return "a replica of an older version of Litestream", nil
+		}
+	}
+	return "", nil
+}
+
+// capture is a round of the loop that captures.
+func (r *replication) capture(ctx context.Context) (uint64, error) {
+	k, err := r.openKeeper(ctx)
+	if err == nil {
+		var txid uint64
+		if txid, err = k.capture(ctx); err == nil {
+			r.captured(txid)
+			return txid, nil
+		}
+	}
+	r.checkDamage(err)
+	r.note(&r.captureError, err)
+	return 0, err
+}
+
+// captured takes note that everything up to txid is in local files.
+func (r *replication) captured(txid uint64) {
+	r.mu.Lock()
+	first, news, failing := !r.ready, txid != r.txid, r.uploadError != nil
+	r.ready, r.txid = true, txid
+	r.captureError = nil
+	r.mu.Unlock()
+	if first {
+		r.send(wire.Event{Kind: wire.Ready, TXID: txid})
+	}
+	if news && !failing { // otherwise the loop sees to it
+		r.uploads.join()
+	}
+}
+
+// upload is a round of the loop that uploads.
+func (r *replication) upload(context.Context) (uint64, error) {
+	k, done, err := r.use()
+	if err != nil {
+		return 0, err
+	}
+	defer done()
+	there, err := k.upload()
+	if err != nil {
+		r.checkDamage(err)
+		r.note(&r.uploadError, err)
+		return 0, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.uploadError, r.there = nil, max(r.there, there)
+	if r.snapshotDue && time.Since(r.snapshotTried) > snapshotPause {
+		r.snapshotTried = time.Now()
+		r.snapshots.join()
+	}
+	return there, nil
+}
+
+var errNotReady = errors.New("nothing is captured yet")
+
+// snapshot is a round of the loop that makes snapshots.
+func (r *replication) snapshot(context.Context) (uint64, error) {
+	k, done, err := r.use()
+	if err != nil {
+		return 0, err
+	}
+	defer done()
+	txid, err := k.snapshot()
+	if err != nil {
+		r.log.Warn("make a snapshot", "error", err)
+		return 0, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.snapshotDue = false
+	return txid, nil
+}
+
+// use returns Litestream at work, which will not be given up before done is called.
+func (r *replication) use() (k *keeper, done func(), err error) {
+	r.using.RLock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.keeper == nil || !r.ready || r.damaged {
+		r.using.RUnlock()
+		return nil, nil, errNotReady
+	}
+	return r.keeper, r.using.RUnlock, nil
+}
+
+// openKeeper returns Litestream at work, and starts it if it was not or its local files have to be
+// given up. It is called by the capturing loop only.
+func (r *replication) openKeeper(ctx context.Context) (*keeper, error) {
+	r.mu.Lock()
+	k, damaged := r.keeper, r.damaged
+	r.mu.Unlock()
+	if k != nil && !damaged {
+		return k, nil
+	}
+	if k != nil {
+		if err := r.giveUp(k); err != nil {
+			return nil, err
+		}
+	}
+	fresh, err := r.prepareState(ctx)
+	if err != nil {
+		return nil, err
+	}
+	k = newKeeper(ctx, r.order, r.client, r.quiet)
+	if err := k.open(ctx); err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.keeper, r.damaged = k, false
+	r.snapshotDue = r.snapshotDue || fresh || damaged
+	return k, nil
+}
+
+// giveUp stops Litestream without another upload, and removes its local files.
+func (r *replication) giveUp(k *keeper) error {
+	r.log.Warn("local files are missing or damaged; the replica gets a new copy of the whole database")
+	k.cancel()
+	r.using.Lock()
+	defer r.using.Unlock()
+	if err := k.abandon(); err != nil {
+		r.log.Debug("stop Litestream", "error", err)
+	}
+	r.mu.Lock()
+	r.keeper = nil
+	r.mu.Unlock()
+	return os.RemoveAll(litestream.LTXDir(stateDir(r.order)))
+}
+
+// checkDamage takes note of errors that say that local files are missing or damaged.
+func (r *replication) checkDamage(err error) {
+	var bad *litestream.LTXError
+	if !errors.As(err, &bad) || !bad.IsAutoRecoverable() || !strings.HasPrefix(bad.Path, stateDir(r.order)) {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.damaged = r.damaged || r.keeper != nil
+}
+
+// note keeps the error of the last attempt.
+func (r *replication) note(place *error, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	news := *place == nil || codeOf(*place) != codeOf(err) || time.Since(r.noted) > notePause
+	if err != nil && news && r.life.Err() == nil {
+		r.log.Warn("replication does not get on", "error", err)
+		r.noted = time.Now()
+	}
+	*place = err
+}
+
+// tell tells the program each second how it goes.
+func (r *replication) tell() {
+	tick := time.NewTicker(stateInterval)
+	defer tick.Stop()
+	for range tick.C {
+		r.sendState()
+	}
+}
+
+func (r *replication) sendState() {
+	e := wire.Event{Kind: wire.State, RSS: residentBytes()}
+	r.mu.Lock()
+	k := r.keeper
+	e.TXID, e.ReplicaTXID = r.txid, r.there
+	err := errors.Join(r.captureError, r.uploadError)
+	r.mu.Unlock()
+	if k != nil {
+		e.ReplicaTXID = max(e.ReplicaTXID, min(k.uploaded(), e.TXID))
+		e.WALBytes = k.walBytes()
+	}
+	if err != nil {
+		e.Code, e.Error = codeOf(err), r.redact.text(err.Error())
+	} else if silence := r.gate.silence(); silence > silenceToTell {
+		e.Error = fmt.Sprintf("%v for %v", errNoAnswer, silence.Round(time.Second))
+	}
+	r.send(e)
+}
+
+// silenceToTell is how long the store may be silent before that is told.
+const silenceToTell = 5 * time.Second
+
+// finish syncs until everything is in the replica, or there is no more time. by is who has taken
+// the lease meanwhile.
+func (r *replication) finish(lost <-chan string) (done wire.Event, by string) {
+	over := make(chan wire.Event, 1)
+	r.start(func() { over <- r.lastSync() })
+	stuck := time.NewTimer(r.order.FinalSync + 2*time.Second)
+	defer stuck.Stop()
+	select {
+	case by := <-lost:
+		return wire.Event{}, by
+	case done := <-over:
+		return done, ""
+	case <-stuck.C:
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return wire.Event{TXID: r.txid, ReplicaTXID: r.there, Code: wire.CodeNotInTime, Error: "the last sync is stuck"}, ""
+	}
+}
+
+func (r *replication) lastSync() wire.Event {
+	began := time.Now()
+	var txid, there uint64
+	var err error
+	for {
+		txid, err = r.captures.wait(r.life)
+		if err == nil || errors.Is(err, fs.ErrNotExist) { // the database may be gone; the files are not
+			var uploadErr error
+			there, uploadErr = r.uploads.wait(r.life)
+			err = errors.Join(err, uploadErr)
+		}
+		if err == nil && there >= txid {
+			break
+		}
+		if _, statErr := os.Stat(r.order.Database); errors.Is(statErr, fs.ErrNotExist) && there != 0 {
+			err = errors.Join(statErr, err)
+			break
+		}
+		pause := time.NewTimer(leastBackoff)
+		select {
+		case <-pause.C:
+			continue
+		case <-r.life.Done():
+			pause.Stop()
+		}
+		break
+	}
+	r.mu.Lock()
+	k := r.keeper
+	done := wire.Event{TXID: max(txid, r.txid), ReplicaTXID: max(there, r.there)}
+	why := errors.Join(r.captureError, r.uploadError)
+	r.mu.Unlock()
+	if err != nil {
+		if why == nil {
+			why = err
+		}
+		done.Code, done.Error = codeOf(why), r.redact.text(fmt.Sprintf("not everything is in the replica: %v", why))
+		return done
+	}
+	r.ending()
+	if err := k.close(max(r.order.FinalSync-time.Since(began), time.Second)); err != nil {
+		done.Code, done.Error = codeOf(err), r.redact.text(err.Error())
+		return done
+	}
+	if there := k.uploaded(); there != 0 { // what was written since
+		done.TXID, done.ReplicaTXID = max(done.TXID, there), max(done.ReplicaTXID, there)
+	}
+	return done
+}
+
+// fenced stops everything: somebody else has the lease.
+func (r *replication) fenced(by string) wire.Event {
+	r.gate.shut(&codeError{wire.CodeLeased, fmt.Errorf("%s has taken over the replica", by)})
+	r.send(wire.Event{Kind: wire.Fenced, Text: r.redact.text(by)})
+	return wire.Event{Code: wire.CodeLeased, Error: r.redact.text(by + " has taken over the replica")}
+}
+
+// stop begins the end.
+func (r *replication) stop() {
+	r.stopOnce.Do(func() {
+		close(r.stopping)
+		time.AfterFunc(r.order.FinalSync, r.ending)
+	})
+}

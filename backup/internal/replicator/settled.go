@@ -1,0 +1,159 @@
+package replicator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/benbjohnson/litestream"
+	"github.com/superfly/ltx"
+)
+
+// settled knows up to which transaction what was captured is known to count. What comes after that
+// stays here.
+type settled struct {
+	file string // exists while Litestream captures what may not count
+
+	mu      sync.Mutex
+	txid    ltx.TXID
+	changed chan struct{}
+}
+
+func newSettled(state string) *settled {
+	return &settled{file: filepath.Join(state, "suspended"), changed: make(chan struct{})}
+}
+
+func (s *settled) set(txid ltx.TXID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.txid = txid
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// await returns when txid is settled.
+func (s *settled) await(ctx context.Context, txid ltx.TXID) error {
+	for {
+		s.mu.Lock()
+		done, changed := s.txid >= txid, s.changed
+		s.mu.Unlock()
+		if done {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// suspend notes what is settled now, for the case that the process ends before it calls resume.
+func (s *settled) suspend() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return os.WriteFile(s.file, []byte(strconv.FormatUint(uint64(s.txid), 10)), 0o600)
+}
+
+func (s *settled) resume() error { return os.Remove(s.file) }
+
+// recover removes the local files of a process that ended while it was suspended, but for those
+// that are settled.
+func (s *settled) recover(state string) error {
+	text, err := os.ReadFile(s.file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	txid, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64)
+	if err != nil {
+		txid = 0 // it was being written: nothing was captured since
+	}
+	if err == nil {
+		if err := removeAfter(state, ltx.TXID(txid)); err != nil {
+			return err
+		}
+	}
+	return os.Remove(s.file)
+}
+
+// removeAfter removes the local files of transactions after txid.
+func removeAfter(state string, txid ltx.TXID) error {
+	files, err := localFiles(state)
+	if err != nil {
+		return err
+	}
+	for _, n := range files {
+		if n > txid {
+			if err := os.Remove(litestream.LTXFilePath(state, 0, n, n)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// localFiles returns the transactions of which there are local files, oldest first.
+func localFiles(state string) ([]ltx.TXID, error) {
+	entries, err := os.ReadDir(litestream.LTXLevelDir(state, 0))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var files []ltx.TXID
+	for _, entry := range entries {
+		if first, last, err := ltx.ParseFilename(entry.Name()); err == nil && first == last {
+			files = append(files, last)
+		}
+	}
+	slices.Sort(files)
+	return files, nil
+}
+
+// newestLocal returns the newest local file; zero: there is none.
+func newestLocal(state string) (localFile, error) {
+	files, err := localFiles(state)
+	if err != nil || len(files) == 0 {
+		return localFile{}, err
+	}
+	f := localFile{txid: files[len(files)-1]}
+	f.name = litestream.LTXFilePath(state, 0, f.txid, f.txid)
+	in, err := os.Open(f.name)
+	if err != nil {
+		return f, err
+	}
+	defer in.Close() //nolint:errcheck // it was only read
+	h, _, err := ltx.PeekHeader(in)
+	if err != nil {
+		return f, litestream.NewLTXError("decode", f.name, 0, uint64(f.txid), uint64(f.txid), fmt.Errorf("%w: %w", litestream.ErrLTXCorrupted, err))
+	}
+	f.pageSize, f.commit = h.PageSize, h.Commit
+	f.end = walMark{salt1: h.WALSalt1, salt2: h.WALSalt2, pageSize: h.PageSize}
+	if bytes := h.WALOffset + h.WALSize - litestream.WALHeaderSize; bytes > 0 {
+		f.end.frames = uint32(bytes / f.end.frameSize()) //nolint:gosec // the wal-index has 32 bits
+	}
+	return f, nil
+}
+
+// A settledClient keeps what is not settled from the replica.
+type settledClient struct {
+	litestream.ReplicaClient
+	settled *settled
+}
+
+func (c *settledClient) WriteLTXFile(ctx context.Context, level int, first, last ltx.TXID, body io.Reader) (*ltx.FileInfo, error) {
+	if level == 0 || level == litestream.SnapshotLevel {
+		if err := c.settled.await(ctx, last); err != nil {
+			return nil, err
+		}
+	}
+	return c.ReplicaClient.WriteLTXFile(ctx, level, first, last, body)
+}
