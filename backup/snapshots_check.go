@@ -28,7 +28,7 @@ func (c SnapshotsConfig) checkFile(ctx context.Context, path string) error {
 	}
 	defer db.Close()
 	db.SetMaxOpenConns(1)
-	for _, statement := range []string{"PRAGMA trusted_schema = OFF", "PRAGMA cell_size_check = ON"} {
+	for _, statement := range wary {
 		if _, err = db.ExecContext(ctx, statement); err != nil {
 			err = fmt.Errorf("%w: %w", ErrCorrupt, err)
 			break
