@@ -48,6 +48,8 @@ type config struct {
 	Realtime  realtime.Config
 	ChangeLog sqlite.ChangeLogOptions
 
+	Backup backupConfig
+
 	file   string
 	places map[string]int // lines, by what the library's errors call the thing there
 }
@@ -77,6 +79,7 @@ func loadConfig(path string) (*config, error) {
 		"auth":        r.auth,
 		"email":       r.email,
 		"realtime":    r.realtime,
+		"backup":      r.backup,
 	})
 	for _, check := range r.checks {
 		check()

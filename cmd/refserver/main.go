@@ -1,8 +1,10 @@
 // Command refserver serves record APIs over SQLite files: a demo when it is
 // started without arguments, and whatever a configuration file says otherwise,
 // with a sign-in if that has a section auth. The commands user and keys manage
-// the accounts and keys of a server, whether or not it is running; tail prints
-// the changes of a record API of any server as they happen.
+// the accounts and keys of a server, whether or not it is running; backup and
+// restore deal with copies of its databases, standby and promote with a second
+// machine; tail prints the changes of a record API of any server as they
+// happen.
 //
 // It holds no logic that a program of one's own would miss: it turns flags,
 // environment and YAML into a [bedplate.Config] and serves the result.
@@ -28,6 +30,10 @@ type commands struct {
 	Rules   rulesCommand     `cmd:"" help:"Check record APIs, and explain who may do what."`
 	Types   typesCommand     `cmd:"" help:"Print declarations of the records of all APIs in a programming language."`
 	OpenAPI openapiCommand   `cmd:"" name:"openapi" help:"Print an OpenAPI document of everything that is served."`
+	Backup  backupCommand    `cmd:"" help:"Take, list and watch backups of the databases."`
+	Restore restoreCommand   `cmd:"" help:"Restore databases from the replica or a local snapshot, or try whether that would work."`
+	Standby standbyCommand   `cmd:"" help:"Follow the replica of another machine, ready to take over."`
+	Promote promoteCommand   `cmd:"" help:"Make the server of the standby that runs in the data directory."`
 	Tail    tailCommand      `cmd:"" help:"Print the changes of a record API as they happen, one JSON object a line."`
 	Version kong.VersionFlag `help:"Print the version and exit."`
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/bedplate/bedplate"
 	"github.com/bedplate/bedplate/auth/mail"
+	"github.com/bedplate/bedplate/backup"
 	"github.com/bedplate/bedplate/cmd/refserver/demo"
 	"github.com/bedplate/bedplate/internal/httpx"
 	"github.com/bedplate/bedplate/sqlite"
@@ -27,10 +28,14 @@ import (
 // and the default after it.
 type serveCommand struct {
 	where
-	Listen           string   `env:"BEDPLATE_LISTEN" placeholder:"ADDR" help:"Address to listen on, host:port (${env}; default 127.0.0.1:4000)."`
-	CORSOrigins      []string `name:"cors-allowed-origins" env:"BEDPLATE_CORS_ALLOWED_ORIGINS" placeholder:"ORIGIN" help:"Origin whose pages may call the API; repeatable; * allows all, none forbids (${env}; default *)."`
-	SiteURL          string   `name:"site-url" env:"BEDPLATE_SITE_URL" placeholder:"URL" help:"Public scheme and host, in links of mails and callbacks (${env}; default http:// and the address to listen on)."`
-	RequestSizeLimit int64    `name:"request-size-limit-bytes" env:"BEDPLATE_REQUEST_SIZE_LIMIT_BYTES" placeholder:"BYTES" help:"Largest request body (${env}; default 10 MiB)."`
+	backupFlags
+	Listen           string        `env:"BEDPLATE_LISTEN" placeholder:"ADDR" help:"Address to listen on, host:port (${env}; default 127.0.0.1:4000)."`
+	CORSOrigins      []string      `name:"cors-allowed-origins" env:"BEDPLATE_CORS_ALLOWED_ORIGINS" placeholder:"ORIGIN" help:"Origin whose pages may call the API; repeatable; * allows all, none forbids (${env}; default *)."`
+	SiteURL          string        `name:"site-url" env:"BEDPLATE_SITE_URL" placeholder:"URL" help:"Public scheme and host, in links of mails and callbacks (${env}; default http:// and the address to listen on)."`
+	RequestSizeLimit int64         `name:"request-size-limit-bytes" env:"BEDPLATE_REQUEST_SIZE_LIMIT_BYTES" placeholder:"BYTES" help:"Largest request body (${env}; default 10 MiB)."`
+	BackupInterval   time.Duration `env:"BEDPLATE_BACKUP_INTERVAL" placeholder:"DURATION" help:"Take local snapshots of the databases this often (${env}; default 24h with --backup-dir, or else never)."`
+	BackupKeep       int           `env:"BEDPLATE_BACKUP_KEEP" placeholder:"DAYS" help:"Keep one snapshot of each of so many days (${env}; default 7)."`
+	RestoreIfMissing bool          `default:"true" negatable:"" env:"BEDPLATE_RESTORE_IF_MISSING" help:"Restore a database that is missing from its replica. Otherwise that is an error, unless the replica is empty (${env}; default true)."`
 }
 
 // where is what all commands need to know.
@@ -74,6 +79,9 @@ func (c *serveCommand) settings() (*config, error) {
 	if c.RequestSizeLimit < 0 {
 		return nil, fmt.Errorf("request size limit %d is negative", c.RequestSizeLimit)
 	}
+	if err := c.setBackups(conf); err != nil {
+		return nil, err
+	}
 	switch {
 	case len(c.CORSOrigins) > 0:
 		conf.CORSOrigins = c.CORSOrigins
@@ -100,16 +108,39 @@ func override[T comparable](v *T, given, def T) {
 
 // Run serves until p.ctx ends, then drains.
 func (c *serveCommand) Run(p *program) error {
-	ctx, log := p.ctx, logger(p.stderr, slog.LevelInfo)
 	conf, err := c.settings()
 	if err != nil {
 		return err
 	}
-	cors, err := httpx.NewCORS(conf.CORSOrigins...)
+	ctx, fence := context.WithCancelCause(p.ctx)
+	defer fence(nil)
+	b, err := conf.newBackups(logger(p.stderr, slog.LevelInfo), fence)
 	if err != nil {
 		return err
 	}
 	if err := conf.makeDirectories(); err != nil {
+		return err
+	}
+	if err := b.open(); err != nil {
+		return err
+	}
+	defer b.close()
+	return fenced(ctx, c.serve(ctx, p, conf, b))
+}
+
+// fenced puts first that another machine has taken over, if ctx has ended for that.
+func fenced(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); errors.Is(cause, backup.ErrFenced) && !errors.Is(err, backup.ErrFenced) {
+		return errors.Join(cause, err)
+	}
+	return err
+}
+
+// serve serves until ctx ends.
+func (c *serveCommand) serve(ctx context.Context, p *program, conf *config, b *backups) error {
+	log := b.log
+	cors, err := httpx.NewCORS(conf.CORSOrigins...)
+	if err != nil {
 		return err
 	}
 	isDemo := c.Config == ""
@@ -131,11 +162,14 @@ func (c *serveCommand) Run(p *program) error {
 	defer closeFiles()
 	options := conf.backend(log)
 	options.Files = files
+	b.complete(&options)
 	backend, err := bedplate.Open(ctx, options)
 	if err != nil {
 		return conf.locate(err)
 	}
 	defer backend.Close()
+	b.serving(backend.DB)
+	defer b.endSnapshots() // before the database is closed
 
 	url := "http://" + listener.Addr().String()
 	log.Info("listening", "url", url, "data_dir", conf.DataDir, "apis", len(conf.APIs))
@@ -151,7 +185,9 @@ func (c *serveCommand) Run(p *program) error {
 			fmt.Fprintf(p.stdout, "There is no administrator yet. Make one within 15 minutes: %s\n", link)
 		}
 	}
-	return errors.Join(backend.ServeListener(ctx, server(ctx, backend, cors, log), listener), backend.Close())
+	err = backend.ServeListener(ctx, server(ctx, backend, cors, log), listener)
+	b.endSnapshots()
+	return errors.Join(err, backend.Close())
 }
 
 // localURL is where somebody on this machine reaches a server that was told
@@ -180,7 +216,7 @@ func (conf *config) makeDirectories() error {
 
 func (conf *config) keyFile() string { return filepath.Join(conf.DataDir, "secrets", "master.key") }
 
-func (conf *config) mainFile() string { return filepath.Join(conf.DataDir, "main.db") }
+func (conf *config) mainFile() string { return conf.databaseFile("main") }
 
 // server is the HTTP server around the handlers of backend. Reading and
 // writing have no overall limit, as uploads and event streams may take long.
@@ -243,7 +279,7 @@ func useDemo(ctx context.Context, conf *config) error {
 func (conf *config) backend(log *slog.Logger) bedplate.Config {
 	c := bedplate.Config{
 		Path:       conf.mainFile(),
-		SQLite:     sqlite.Options{Schemas: conf.Schemas, ChangeLog: conf.ChangeLog, Logger: log},
+		SQLite:     sqlite.Options{Schemas: conf.Schemas, ChangeLog: conf.ChangeLog, Replicated: conf.replicated(), Logger: log},
 		Migrations: conf.Migrations["main"],
 		Records:    conf.APIs,
 		BodyLimit:  conf.RequestSizeLimit,
@@ -266,7 +302,7 @@ func (conf *config) backend(log *slog.Logger) bedplate.Config {
 	}
 	for _, name := range conf.Databases {
 		c.Databases = append(c.Databases, bedplate.Database{
-			Name: name, Path: filepath.Join(conf.DataDir, name+".db"), Migrations: conf.Migrations[name],
+			Name: name, Path: conf.databaseFile(name), Migrations: conf.Migrations[name],
 		})
 	}
 	return c
