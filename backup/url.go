@@ -54,6 +54,9 @@ func checkURL(text string) (mistakes []string) {
 	if err != nil || u.Scheme == "" || u.Opaque != "" {
 		return []string{"URL is not one, such as s3://bucket/prefix or file:///directory"}
 	}
+	if !strings.HasPrefix(text, u.Scheme) {
+		bad("%s:// is written in lower case", u.Scheme)
+	}
 	if !slices.Contains(Schemes(), u.Scheme) {
 		name := u.Scheme
 		if name == "webdavs" {

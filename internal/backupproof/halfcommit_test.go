@@ -32,7 +32,7 @@ func TestHalfCommit(t *testing.T) {
 		p := newProof(t, o)
 		p.start()
 		p.replicator()
-		for range 3 {
+		for range 2 {
 			p.app.awaitCommits(t, 20)
 			p.halfCommit()
 			p.app.awaitCommits(t, 5) // over some of the pages
@@ -62,9 +62,9 @@ func (p *proof) halfCommit() {
 
 	before := p.points()
 	p.forgeLog()
-	patience := time.NewTimer(2 * time.Second)
+	patience := time.NewTimer(time.Second)
 	defer patience.Stop()
-	tick := time.NewTicker(20 * time.Millisecond)
+	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for p.points() == before {
 		select {

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
-	"maps"
 	"os"
 	"path/filepath"
 	"testing"
@@ -13,19 +12,30 @@ import (
 	"github.com/bedplate/bedplate/backup"
 )
 
-// TestDamageNoticed damages a replica that is in use: trial restores and standbys notice.
-func TestDamageNoticed(t *testing.T) {
+// TestDamageInUse damages a replica that is in use.
+func TestDamageInUse(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts processes, which takes seconds")
 	}
 	t.Parallel()
-	dir := filepath.Join(t.TempDir(), "replica")
+	atOnce(t, []test{{"objects", damageObjects}, {"the lease", damageLease}}, test.String, func(t *testing.T, c test) { c.run(t) })
+}
+
+// A test is a part of another one.
+type test struct {
+	name string
+	run  func(t *testing.T)
+}
+
+func (c test) String() string { return c.name }
+
+// damageObjects: trial restores and standbys notice.
+func damageObjects(t *testing.T) {
+	replica, _ := writeReplica(t)
+	dir := replica.dir
 	cfg := backup.Config{URL: fileURL(dir), SyncInterval: copyEvery, CanaryInterval: time.Second, AlarmAfter: 5 * time.Second}
-	s := serve(t, newDatabase(t), 5*time.Millisecond, cfg)
-	s.await("there is a snapshot", 40*time.Second, func() bool {
-		r := openReplica(t, dir)
-		return len(r.level(1)) > 0 && len(r.level(9)) > 0
-	})
+	s := serve(t, replica.database, 5*time.Millisecond, cfg)
+	s.awaitCommits(5)
 	f := follow(t, cfg)
 	txid, _ := s.mark()
 	f.await("the standby has followed", func(st backup.StandbyStatus) bool { return st.TXID >= txid })
@@ -47,8 +57,11 @@ func TestDamageNoticed(t *testing.T) {
 	}
 	s.awaitAlarm(began, false, 5*time.Second)
 	f.follow()
-	f.await("the standby has noticed", func(st backup.StandbyStatus) bool { return st.Error != "" && st.ReplicaTXID > txid })
-	if n := f.check(); n != good {
+	noticed := f.await("the standby has noticed", func(st backup.StandbyStatus) bool {
+		return st.TXID > txid || st.Error != "" && st.ReplicaTXID > txid
+	})
+	// Twice a minute what is damaged is there a second time, as a part of something larger.
+	if n := f.check(); n != good && noticed.TXID == txid {
 		t.Errorf("the copy of the standby is at commit %d, was at %d when the replica was sound", n, good)
 	}
 
@@ -98,13 +111,17 @@ func (f *follower) follow() {
 	}
 }
 
-func (f *follower) await(what string, done func(backup.StandbyStatus) bool) {
+// await waits until done reports true, and returns the status.
+func (f *follower) await(what string, done func(backup.StandbyStatus) bool) backup.StandbyStatus {
 	f.t.Helper()
 	timeout := time.NewTimer(30 * time.Second)
 	defer timeout.Stop()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for !done(f.standby.Status()) {
+	for {
+		if status := f.standby.Status(); done(status) {
+			return status
+		}
 		select {
 		case <-tick.C:
 		case <-timeout.C:
@@ -123,12 +140,8 @@ func (f *follower) check() int64 {
 	return restored(f.t, scratch)
 }
 
-// TestDamagedLease damages the lease of a replica, in use and not.
-func TestDamagedLease(t *testing.T) {
-	if testing.Short() {
-		t.Skip("starts processes, which takes seconds")
-	}
-	t.Parallel()
+// damageLease: who holds the lease repairs it, and what is left behind can be had after a while.
+func damageLease(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "replica")
 	cfg := backup.Config{
 		URL: fileURL(dir), SyncInterval: copyEvery, LeaseTTL: 2 * time.Second, Logger: slog.New(slog.DiscardHandler),
@@ -163,13 +176,14 @@ func TestDamagedLease(t *testing.T) {
 	if err := copyFile(path, s.path); err != nil {
 		t.Fatal(err)
 	}
-	before := contents(t, path)
 	began := time.Now()
-	if _, err := other.Restore(t.Context(), path, backup.RestoreOptions{Replace: true}); !errors.Is(err, backup.ErrLeased) {
-		t.Errorf("restore with a damaged lease: got error %v, want %v", err, backup.ErrLeased)
+	if _, err := other.Restore(t.Context(), path, backup.RestoreOptions{Replace: true}); err != nil {
+		t.Fatal(err)
 	}
-	t.Logf("refused after %v", time.Since(began).Round(time.Millisecond))
-	if after := contents(t, path); !maps.Equal(before, after) {
-		t.Error("the refused restore has changed the database")
+	if waited := time.Since(began); waited < cfg.LeaseTTL {
+		t.Errorf("after %v nobody can know that the lease is left behind", waited)
+	}
+	if n := restored(t, path); n != s.last() {
+		t.Errorf("commit %d is the last that was restored, want %d", n, s.last())
 	}
 }

@@ -192,8 +192,13 @@ func (s *service) await(what string, limit time.Duration, done func() bool) {
 // awaitCommits waits for n more commits.
 func (s *service) awaitCommits(n int64) {
 	s.t.Helper()
-	until := s.last() + n
-	s.await(fmt.Sprintf("%d commits are made", n), patience, func() bool { return s.last() >= until })
+	made := func() int64 {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return int64(len(s.commits))
+	}
+	until := made() + n
+	s.await(fmt.Sprintf("%d commits are made", n), patience, func() bool { return made() >= until })
 }
 
 // awaitAlarm waits for an alarm after the given time, or for its end, and returns when it was told.

@@ -58,8 +58,6 @@ type outage struct {
 	heal time.Duration
 }
 
-func (o outage) String() string { return o.name }
-
 func mend(o *observed) { o.server.Mend() }
 
 var outages = []outage{
@@ -90,53 +88,54 @@ func TestStore(t *testing.T) {
 		t.Skip("starts processes, which takes seconds")
 	}
 	t.Parallel()
-	atOnce(t, outages, outage.String, func(t *testing.T, what outage) {
-		if what.long && !*long {
-			t.Skip("takes a minute; see -long")
+	cases := []test{{"down at the start", downAtStart}, {"down at the end", downAtClose}}
+	for _, what := range outages {
+		if *long || !what.long {
+			cases = append(cases, test{what.name, what.run})
 		}
-		o := observe(t, backuptest.NewS3(t), newDatabase(t), what.config)
-		o.awaitCommits(100)
-		o.awaitCaughtUp(time.Now(), healLimit)
-		calm := o.between(time.Time{}, time.Now())
-
-		began := time.Now()
-		what.begin(o)
-		told := time.Duration(0)
-		if !what.calm {
-			told = o.awaitAlarm(began, false, *alarm+alarmLimit).Sub(began)
-		}
-		for range 3 {
-			o.awaitCommits(70)
-			o.compareLag(what.blind)
-		}
-		rough := o.between(began, time.Now())
-
-		mended := time.Now()
-		what.end(o)
-		if !what.calm {
-			o.awaitAlarm(began, true, healLimit+what.heal)
-		}
-		o.awaitCaughtUp(time.Now(), healLimit)
-		healed := time.Since(mended)
-		o.rest()
-		if err := o.end(); err != nil {
-			t.Error(err)
-		}
-		if n := o.restoreAll(); n != o.last() {
-			t.Errorf("commit %d is the last in the replica, want %d", n, o.last())
-		}
-		t.Logf("alarm after %v, all well %v after the end, lag wrong by %v to %v; median of a commit %v before and %v in the outage (%d)",
-			told.Round(time.Millisecond), healed.Round(time.Millisecond), o.low.Round(time.Millisecond), o.high.Round(time.Millisecond),
-			median(calm), median(rough), len(rough))
-	})
+	}
+	atOnce(t, cases, test.String, func(t *testing.T, c test) { c.run(t) })
 }
 
-// TestStoreDownAtStart starts an application whose store cannot be reached.
-func TestStoreDownAtStart(t *testing.T) {
-	if testing.Short() {
-		t.Skip("starts processes, which takes seconds")
+func (what outage) run(t *testing.T) {
+	o := observe(t, backuptest.NewS3(t), newDatabase(t), what.config)
+	o.awaitCommits(100)
+	o.awaitCaughtUp(time.Now(), healLimit)
+	calm := o.between(time.Time{}, time.Now())
+
+	began := time.Now()
+	what.begin(o)
+	told := time.Duration(0)
+	if !what.calm {
+		told = o.awaitAlarm(began, false, *alarm+alarmLimit).Sub(began)
 	}
-	t.Parallel()
+	for range 3 {
+		o.awaitCommits(70)
+		o.compareLag(what.blind)
+	}
+	rough := o.between(began, time.Now())
+
+	mended := time.Now()
+	what.end(o)
+	if !what.calm {
+		o.awaitAlarm(began, true, healLimit+what.heal)
+	}
+	o.awaitCaughtUp(time.Now(), healLimit)
+	healed := time.Since(mended)
+	o.rest()
+	if err := o.end(); err != nil {
+		t.Error(err)
+	}
+	if n := o.restoreAll(); n != o.last() {
+		t.Errorf("commit %d is the last in the replica, want %d", n, o.last())
+	}
+	t.Logf("alarm after %v, all well %v after the end, lag wrong by %v to %v; median of a commit %v before and %v in the outage (%d)",
+		told.Round(time.Millisecond), healed.Round(time.Millisecond), o.low.Round(time.Millisecond), o.high.Round(time.Millisecond),
+		median(calm), median(rough), len(rough))
+}
+
+// downAtStart starts an application whose store cannot be reached.
+func downAtStart(t *testing.T) {
 	server := backuptest.NewS3(t)
 	server.Down()
 	began := time.Now()
@@ -159,12 +158,8 @@ func TestStoreDownAtStart(t *testing.T) {
 	t.Logf("Start took %v", started)
 }
 
-// TestStoreDownAtClose ends an application whose store cannot be reached, and starts it again.
-func TestStoreDownAtClose(t *testing.T) {
-	if testing.Short() {
-		t.Skip("starts processes, which takes seconds")
-	}
-	t.Parallel()
+// downAtClose ends an application whose store cannot be reached, and starts it again.
+func downAtClose(t *testing.T) {
 	server := backuptest.NewS3(t)
 	path := newDatabase(t)
 	o := observe(t, server, path, nil)
@@ -236,32 +231,29 @@ func (o *observed) awaitCaughtUp(since time.Time, limit time.Duration) {
 // compareLag compares what Status says with what the store holds.
 func (o *observed) compareLag(blind time.Duration) {
 	o.t.Helper()
-	for {
-		before := o.objects()
-		at := time.Now()
-		told := o.replica.Status().Lag
-		n := o.inStore()
-		if !slices.Equal(before, o.objects()) {
-			continue // look again
-		}
-		lag := time.Duration(0)
-		if missing, ok := o.times(n + 1); ok && missing.ended.Before(at) {
-			lag = at.Sub(missing.ended)
-		}
-		wrong := told - lag
-		o.low, o.high = min(o.low, wrong), max(o.high, wrong)
-		if wrong < -lagLimit || wrong > lagLimit+blind {
-			o.t.Errorf("Status.Lag is %v; commit %d is the last in the store, the next was acknowledged %v ago", told, n, lag)
-		}
-		return
+	var keys []string
+	var prefix string
+	var at time.Time
+	var told time.Duration
+	for same := false; !same; same = slices.Equal(keys, o.objects()) {
+		keys, at, told = o.objects(), time.Now(), o.replica.Status().Lag
+		prefix = o.copyStore(keys)
+	}
+	n := o.inCopy(keys, prefix)
+	lag := time.Duration(0)
+	if missing, ok := o.times(n + 1); ok && missing.ended.Before(at) {
+		lag = at.Sub(missing.ended)
+	}
+	wrong := told - lag
+	o.low, o.high = min(o.low, wrong), max(o.high, wrong)
+	if wrong < -lagLimit || wrong > lagLimit+blind {
+		o.t.Errorf("Status.Lag is %v; commit %d is the last in the store, the next was acknowledged %v ago", told, n, lag)
 	}
 }
 
-// inStore restores a copy of what the store holds, and returns the number of the last commit.
-func (o *observed) inStore() int64 {
+// inCopy restores a copy of what the store holds, and returns the number of the last commit.
+func (o *observed) inCopy(keys []string, prefix string) int64 {
 	o.t.Helper()
-	keys := o.objects()
-	prefix := o.copyStore(keys)
 	n, err := o.restoreFrom(o.mirror, prefix)
 	for errors.Is(err, backup.ErrCorrupt) && len(keys) > 0 {
 		// The store has kept half of an object, which will be written again: as good as nothing.

@@ -63,7 +63,7 @@ func NewS3(tb testing.TB) *S3 {
 
 // URL returns the URL of a replica below prefix, for backup.Config.
 func (s *S3) URL(prefix string) string {
-	parameters := url.Values{"endpoint": {s.Endpoint()}, "region": {"us-east-1"}, "force-path-style": {"true"}}
+	parameters := url.Values{"endpoint": {s.Endpoint()}, "region": {"us-east-1"}}
 	return (&url.URL{Scheme: "s3", Host: bucket, Path: "/" + prefix, RawQuery: parameters.Encode()}).String()
 }
 

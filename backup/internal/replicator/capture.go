@@ -95,12 +95,23 @@ func (k *keeper) captureUntil(ctx context.Context, end walMark) error {
 		case now.txid != k.last.txid+1:
 			return &astrayError{why: fmt.Sprintf("after transaction %d came %d", k.last.txid, now.txid)}
 		case !now.end.sameLog(end) || now.end.frames > end.frames || now.end.frames <= k.last.end.frames:
-			return &astrayError{why: "more was read than counts"}
+			return &astrayError{why: fmt.Sprintf("%v was read after %v, while %v counts", now.end, k.last.end, end)}
 		}
-		k.last = now
-		k.settled.set(now.txid)
+		if err := k.settle(now); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// settle takes note that a captured file is right.
+func (k *keeper) settle(f localFile) error {
+	sum, err := k.guard.index.checksum(f.end)
+	if err != nil {
+		return err
+	}
+	k.last = f
+	return k.settled.set(f, sum)
 }
 
 // captureWhole captures a copy of the whole database. Litestream reads all of the log for that, so
@@ -133,11 +144,10 @@ func (k *keeper) captureWhole(ctx context.Context) error {
 			return err
 		}
 		if now.txid != k.last.txid+1 || !now.end.sameLog(end) || now.end.frames != end.frames {
-			return &astrayError{why: "the copy of the whole database is not what was wanted"}
+			return &astrayError{why: fmt.Sprintf("a copy of the whole database at %v after transaction %d is %d at %v", end, k.last.txid, now.txid, now.end)}
 		}
-		k.last, k.whole = now, false
-		k.settled.set(now.txid)
-		return nil
+		k.whole = false
+		return k.settle(now)
 	})
 }
 
@@ -266,9 +276,7 @@ func (k *keeper) afterCheckpoint(ctx context.Context, sealed walMark) error {
 	if !same {
 		return &astrayError{"what was read was written over", covered}
 	}
-	k.last = now
-	k.settled.set(now.txid)
-	return nil
+	return k.settle(now)
 }
 
 // A localFile is a captured file.

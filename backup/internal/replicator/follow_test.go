@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/benbjohnson/litestream"
+	"github.com/benbjohnson/litestream/file"
 	"github.com/superfly/ltx"
 
 	"github.com/bedplate/bedplate/backup/internal/wire"
@@ -180,17 +182,17 @@ func TestFollowDamaged(t *testing.T) {
 		t.Fatalf("%+v", e)
 	}
 	before := content(t, output)
-	for id, at := range map[int64]int{2: 0, 3: 20, 4: 101, 5: 150, 6: -1, 7: -30} {
+	for i, at := range []int{0, 20, 101, 150, -1, -30} {
 		client.set(func(level int, minTXID ltx.TXID, content []byte) []byte {
 			if level == 0 && minTXID == good.txid+1 {
 				content[(at+len(content))%len(content)] ^= 1
 			}
 			return content
 		})
-		if id == 2 {
+		if i == 0 {
 			s.write()
 		}
-		if e := caughtUp(t, c, id); e.Code != wire.CodeCorrupt || e.TXID != uint64(good.txid) {
+		if e := caughtUp(t, c, int64(2+i)); e.Code != wire.CodeCorrupt || e.TXID != uint64(good.txid) {
 			t.Errorf("flipped at %d: %+v", at, e)
 		}
 		if content(t, output) != before {
@@ -423,5 +425,72 @@ func TestFollowReaders(t *testing.T) {
 		t.Log(strings.TrimSpace(line))
 		_, _ = io.Copy(io.Discard, r.out)
 		s.must(r.cmd.Wait())
+	}
+}
+
+// rounds is how often a follower is killed.
+var rounds = flag.Int("rounds", 5, "how often a follower is killed")
+
+// followerEnv makes a process of the test a follower: directory of the replica, and output.
+const followerEnv = "REPLICATOR_TEST_FOLLOWER"
+
+// TestFollowProcess is another process where it is told to be.
+func TestFollowProcess(t *testing.T) {
+	dir, output, ok := strings.Cut(os.Getenv(followerEnv), "\n")
+	if !ok {
+		t.Skip("it is for TestFollowKilled")
+	}
+	c := newScript(t, file.NewReplicaClient(dir), wire.Order{Output: output, Interval: time.Millisecond})
+	c.follow(context.Background())
+}
+
+// Whenever a follower is killed, readers see whole states, and the next one goes on.
+func TestFollowKilled(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	s.write()
+	output := filepath.Join(t.TempDir(), "copy.db")
+	c, stop := follow(t, s.client, output)
+	c.await("Ready", isReady)
+	stop()
+	db, err := sql.Open("sqlite", "file:"+output+"?_pragma=busy_timeout(10000)") // not mode=ro: it rolls back what was left
+	s.must(err)
+	defer db.Close()
+	seen := 0
+	for round := range *rounds {
+		began := seen
+		cmd := exec.Command(os.Args[0], "-test.run=^TestFollowProcess$")
+		cmd.Env = append(os.Environ(), followerEnv+"="+s.dir+"\n"+output)
+		s.must(cmd.Start())
+		for killed := false; ; {
+			s.write()
+			var a, b, n int
+			s.must(db.QueryRow("SELECT (SELECT sum(v) FROM a), (SELECT v FROM b), (SELECT count(length(pad)) FROM a)").Scan(&a, &b, &n))
+			if a != b || n < seen {
+				t.Fatalf("torn: %d, %d, %d rows after %d", a, b, n, seen)
+			}
+			if killed {
+				break
+			}
+			if n > began+round%7 {
+				s.must(cmd.Process.Kill())
+				_ = cmd.Wait()
+				killed = true
+			}
+			seen = n
+		}
+	}
+	s.must(db.Close())
+	m := s.write()
+	c, stop = follow(t, s.client, output)
+	if e := c.await("Ready", isReady); e.TXID >= uint64(m.txid) {
+		t.Errorf("ready at %d: it has begun anew", e.TXID)
+	}
+	if e := caughtUp(t, c, 1); e.Error != "" || e.TXID != uint64(m.txid) {
+		t.Errorf("%+v", e)
+	}
+	stop()
+	if a, b := content(t, s.path), content(t, output); a != b {
+		t.Error("the contents differ")
 	}
 }

@@ -115,6 +115,24 @@ func (g *guard) begin(ctx context.Context) (end walMark, err error) {
 	}
 }
 
+// clean writes over what is behind the end of the log, unless somebody is writing. When the last
+// process has closed the database, the next one takes everything in the log for committed.
+func (g *guard) clean(ctx context.Context) (found bool, err error) {
+	waiting, cancel := context.WithTimeout(ctx, checkpointPatience)
+	defer cancel()
+	if g.index.lock(waiting) != nil {
+		return false, nil
+	}
+	end, err := g.index.read(ctx)
+	if err == nil {
+		found, err = g.index.goesOn(end)
+	}
+	if err = errors.Join(err, g.index.unlock()); err == nil && found {
+		_, _, err = g.write(ctx)
+	}
+	return found, err
+}
+
 // write makes a commit of no meaning, and returns the ends of the log before and after it.
 func (g *guard) write(ctx context.Context) (before, after walMark, err error) {
 	if before, err = g.begin(ctx); err != nil {

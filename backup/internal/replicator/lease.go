@@ -42,8 +42,8 @@ const (
 	// leaseTries is how often an unreachable store is tried in Lease mode.
 	leaseTries = 5
 
-	// releasePatience is how long the end of a lease may take.
-	releasePatience = 5 * time.Second
+	// leaseEndPatience is how long the end of a lease may take.
+	leaseEndPatience = 5 * time.Second
 )
 
 // lease acquires the lease and leaves it standing.
@@ -326,7 +326,7 @@ func (h *holder) explain(ctx context.Context) (by string, lost bool, err error) 
 
 // release lets others have the lease at once.
 func (h *holder) release() {
-	ctx, cancel := context.WithTimeout(context.Background(), releasePatience)
+	ctx, cancel := context.WithTimeout(context.Background(), leaseEndPatience)
 	defer cancel()
 	if err := h.leaser.ReleaseLease(ctx, h.held); err != nil {
 		h.c.log.Warn("the lease of the replica cannot be released", "error", err)

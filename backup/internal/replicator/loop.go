@@ -22,6 +22,8 @@ type loop struct {
 	mu   sync.Mutex
 	next *round
 	wake chan struct{}
+
+	ended chan struct{} // closed when run is over
 }
 
 // A round is one time that a loop does its thing.
@@ -32,7 +34,7 @@ type round struct {
 }
 
 func newLoop(interval time.Duration, do func(ctx context.Context) (uint64, error)) *loop {
-	return &loop{do: do, interval: interval, wake: make(chan struct{}, 1)}
+	return &loop{do: do, interval: interval, wake: make(chan struct{}, 1), ended: make(chan struct{})}
 }
 
 // join returns a round that has not begun yet, and will soon.
@@ -62,6 +64,7 @@ func (l *loop) wait(ctx context.Context) (txid uint64, err error) {
 
 // run runs until ctx ends.
 func (l *loop) run(ctx context.Context) {
+	defer close(l.ended)
 	backoff := time.Duration(0)
 	for {
 		pause := max(l.interval, backoff)

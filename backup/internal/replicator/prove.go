@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 
 	"github.com/benbjohnson/litestream"
 	"github.com/superfly/ltx"
@@ -45,7 +46,7 @@ type mark struct {
 
 // A finder remembers in which page the canary was last, which saves decoding all others.
 type finder struct {
-	lock chan struct{}
+	mu   sync.Mutex
 	page uint32 // 0: not known
 }
 
@@ -117,8 +118,8 @@ func (r *replication) findLocal(ctx context.Context, m mark, least uint64) (*sig
 
 // find looks for a canary in one file. nil: it is not there.
 func (f *finder) find(file string, m mark) (*sighting, error) {
-	f.lock <- struct{}{}
-	defer func() { <-f.lock }()
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	in, err := os.Open(file)
 	if err != nil {
 		return nil, err

@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"runtime"
-	"strings"
 	"sync"
 	"time"
 
@@ -63,14 +61,21 @@ type replication struct {
 	snapshotTried time.Time
 
 	using sync.RWMutex // held for writing while the keeper is given up
+
+	// For the capturing loop only.
+	source   *guard // nil before it is opened
+	prepared bool
+	astray   *astrayError // why the last keeper was given up
+
+	settled *settled
 }
 
 // replicate runs until the program wants the end, and makes a last sync.
 func (c *child) replicate(ctx context.Context) wire.Event {
 	r := &replication{
 		child: c, stopping: make(chan struct{}), goAhead: make(chan struct{}), slots: make(chan struct{}, maxCommands),
-		finder: finder{lock: make(chan struct{}, 1)},
 	}
+	r.settled = newSettled(stateDir(c.order))
 	r.life, r.ending = context.WithCancel(ctx)
 	defer r.ending()
 	r.captures = newLoop(c.order.SyncInterval, r.capture)
@@ -229,14 +234,34 @@ func (c *child) holds(ctx context.Context) (string, error) {
 }
 
 // capture is a round of the loop that captures.
-func (r *replication) capture(ctx context.Context) (uint64, error) {
-	k, err := r.openKeeper(ctx)
-	if err == nil {
-		var txid uint64
-		if txid, err = k.capture(ctx); err == nil {
-			r.captured(txid)
-			return txid, nil
+func (r *replication) capture(ctx context.Context) (txid uint64, err error) {
+	for range 3 {
+		var k *keeper
+		if k, err = r.openKeeper(ctx); err != nil {
+			break
 		}
+		if txid, err = k.capture(ctx); err == nil {
+			again := false
+			if r.isStopping() {
+				again, err = r.source.clean(ctx)
+			}
+			if again {
+				continue
+			}
+			if err == nil {
+				r.captured(txid)
+				return txid, nil
+			}
+		}
+		var astray *astrayError
+		if !errors.As(err, &astray) {
+			break
+		}
+		r.log.Warn("what was captured last is captured again", "why", astray.why, "all", astray.covered == walMark{})
+		if err := r.closeKeeper(k, r.settled.newest()); err != nil {
+			return 0, err
+		}
+		r.astray = astray
 	}
 	r.checkDamage(err)
 	r.note(&r.captureError, err)
@@ -301,73 +326,6 @@ func (r *replication) snapshot(context.Context) (uint64, error) {
 	return txid, nil
 }
 
-// use returns Litestream at work, which will not be given up before done is called.
-func (r *replication) use() (k *keeper, done func(), err error) {
-	r.using.RLock()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.keeper == nil || !r.ready || r.damaged {
-		r.using.RUnlock()
-		return nil, nil, errNotReady
-	}
-	return r.keeper, r.using.RUnlock, nil
-}
-
-// openKeeper returns Litestream at work, and starts it if it was not or its local files have to be
-// given up. It is called by the capturing loop only.
-func (r *replication) openKeeper(ctx context.Context) (*keeper, error) {
-	r.mu.Lock()
-	k, damaged := r.keeper, r.damaged
-	r.mu.Unlock()
-	if k != nil && !damaged {
-		return k, nil
-	}
-	if k != nil {
-		if err := r.giveUp(k); err != nil {
-			return nil, err
-		}
-	}
-	fresh, err := r.prepareState(ctx)
-	if err != nil {
-		return nil, err
-	}
-	k = newKeeper(ctx, r.order, r.client, r.quiet)
-	if err := k.open(ctx); err != nil {
-		return nil, err
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.keeper, r.damaged = k, false
-	r.snapshotDue = r.snapshotDue || fresh || damaged
-	return k, nil
-}
-
-// giveUp stops Litestream without another upload, and removes its local files.
-func (r *replication) giveUp(k *keeper) error {
-	r.log.Warn("local files are missing or damaged; the replica gets a new copy of the whole database")
-	k.cancel()
-	r.using.Lock()
-	defer r.using.Unlock()
-	if err := k.abandon(); err != nil {
-		r.log.Debug("stop Litestream", "error", err)
-	}
-	r.mu.Lock()
-	r.keeper = nil
-	r.mu.Unlock()
-	return os.RemoveAll(litestream.LTXDir(stateDir(r.order)))
-}
-
-// checkDamage takes note of errors that say that local files are missing or damaged.
-func (r *replication) checkDamage(err error) {
-	var bad *litestream.LTXError
-	if !errors.As(err, &bad) || !bad.IsAutoRecoverable() || !strings.HasPrefix(bad.Path, stateDir(r.order)) {
-		return
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.damaged = r.damaged || r.keeper != nil
-}
-
 // note keeps the error of the last attempt.
 func (r *replication) note(place *error, err error) {
 	r.mu.Lock()
@@ -411,80 +369,20 @@ func (r *replication) sendState() {
 // silenceToTell is how long the store may be silent before that is told.
 const silenceToTell = 5 * time.Second
 
-// finish syncs until everything is in the replica, or there is no more time. by is who has taken
-// the lease meanwhile.
-func (r *replication) finish(lost <-chan string) (done wire.Event, by string) {
-	over := make(chan wire.Event, 1)
-	r.start(func() { over <- r.lastSync() })
-	stuck := time.NewTimer(r.order.FinalSync + 2*time.Second)
-	defer stuck.Stop()
-	select {
-	case by := <-lost:
-		return wire.Event{}, by
-	case done := <-over:
-		return done, ""
-	case <-stuck.C:
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		return wire.Event{TXID: r.txid, ReplicaTXID: r.there, Code: wire.CodeNotInTime, Error: "the last sync is stuck"}, ""
-	}
-}
-
-func (r *replication) lastSync() wire.Event {
-	began := time.Now()
-	var txid, there uint64
-	var err error
-	for {
-		txid, err = r.captures.wait(r.life)
-		if err == nil || errors.Is(err, fs.ErrNotExist) { // the database may be gone; the files are not
-			var uploadErr error
-			there, uploadErr = r.uploads.wait(r.life)
-			err = errors.Join(err, uploadErr)
-		}
-		if err == nil && there >= txid {
-			break
-		}
-		if _, statErr := os.Stat(r.order.Database); errors.Is(statErr, fs.ErrNotExist) && there != 0 {
-			err = errors.Join(statErr, err)
-			break
-		}
-		pause := time.NewTimer(leastBackoff)
-		select {
-		case <-pause.C:
-			continue
-		case <-r.life.Done():
-			pause.Stop()
-		}
-		break
-	}
-	r.mu.Lock()
-	k := r.keeper
-	done := wire.Event{TXID: max(txid, r.txid), ReplicaTXID: max(there, r.there)}
-	why := errors.Join(r.captureError, r.uploadError)
-	r.mu.Unlock()
-	if err != nil {
-		if why == nil {
-			why = err
-		}
-		done.Code, done.Error = codeOf(why), r.redact.text(fmt.Sprintf("not everything is in the replica: %v", why))
-		return done
-	}
-	r.ending()
-	if err := k.close(max(r.order.FinalSync-time.Since(began), time.Second)); err != nil {
-		done.Code, done.Error = codeOf(err), r.redact.text(err.Error())
-		return done
-	}
-	if there := k.uploaded(); there != 0 { // what was written since
-		done.TXID, done.ReplicaTXID = max(done.TXID, there), max(done.ReplicaTXID, there)
-	}
-	return done
-}
-
 // fenced stops everything: somebody else has the lease.
 func (r *replication) fenced(by string) wire.Event {
 	r.gate.shut(&codeError{wire.CodeLeased, fmt.Errorf("%s has taken over the replica", by)})
 	r.send(wire.Event{Kind: wire.Fenced, Text: r.redact.text(by)})
 	return wire.Event{Code: wire.CodeLeased, Error: r.redact.text(by + " has taken over the replica")}
+}
+
+func (r *replication) isStopping() bool {
+	select {
+	case <-r.stopping:
+		return true
+	default:
+		return false
+	}
 }
 
 // stop begins the end.

@@ -67,8 +67,14 @@ func TestKilled(t *testing.T) {
 		<-c.ended
 		s.exec("INSERT INTO t (v) VALUES ('while it was away')")
 	}
-	if e := s.replicate().end(); e.Error != "" {
+	c := s.replicate()
+	if e := c.end(); e.Error != "" {
 		t.Error(e.Error)
+	}
+	for _, e := range c.all() {
+		if e.Kind == wire.Log && strings.Contains(e.Text, "whole database") {
+			t.Errorf("%s", e.Text)
+		}
 	}
 	if n := s.rows(); n != 6 {
 		t.Errorf("%d rows", n)

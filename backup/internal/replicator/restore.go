@@ -195,8 +195,10 @@ func (r *restoration) apply(ctx context.Context, db *copyFile, path []*ltx.FileI
 		total += o.Size
 	}
 	read := int64(0)
+	client, stop := r.c.readAhead(ctx, path)
+	defer stop()
 	for i, o := range path {
-		h, err := readObject(ctx, r.c.client, o, pageSink{begin: db.begin, page: func(n uint32, data []byte) error {
+		h, err := readObject(ctx, client, o, pageSink{begin: db.begin, page: func(n uint32, data []byte) error {
 			if time.Since(reported) > restoreReport {
 				reported = time.Now()
 				r.c.log.Info("restoring", "object", i+1, "objects", len(path), "bytes_read", read, "bytes_to_read", total, "page", n)

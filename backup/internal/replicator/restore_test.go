@@ -1,12 +1,20 @@
 package replicator
 
 import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/iotest"
 	"time"
 
+	"github.com/benbjohnson/litestream"
 	"github.com/superfly/ltx"
 
 	"github.com/bedplate/bedplate/backup/internal/wire"
@@ -290,5 +298,60 @@ func TestList(t *testing.T) {
 		if levels[level] != n {
 			t.Errorf("%d points of level %d, want %d", levels[level], level, n)
 		}
+	}
+}
+
+// A flakyClient is a store whose requests fail half of the time, or break off.
+type flakyClient struct {
+	litestream.ReplicaClient
+	n atomic.Int64
+}
+
+func (c *flakyClient) LTXFiles(ctx context.Context, level int, seek ltx.TXID, useMetadata bool) (ltx.FileIterator, error) {
+	if c.n.Add(1)%13 == 0 {
+		return nil, errors.New("the store is busy")
+	}
+	return c.ReplicaClient.LTXFiles(ctx, level, seek, useMetadata)
+}
+
+func (c *flakyClient) OpenLTXFile(ctx context.Context, level int, minTXID, maxTXID ltx.TXID, offset, size int64) (io.ReadCloser, error) {
+	n := c.n.Add(1)
+	if n%2 == 0 {
+		return nil, errors.New("the store is busy")
+	}
+	body, err := c.ReplicaClient.OpenLTXFile(ctx, level, minTXID, maxTXID, offset, size)
+	if err == nil && n%3 == 0 && size == 0 {
+		content, _ := io.ReadAll(io.LimitReader(body, 1000))
+		_ = body.Close()
+		return io.NopCloser(io.MultiReader(bytes.NewReader(content), iotest.ErrReader(errors.New("the connection broke off")))), nil
+	}
+	return body, err
+}
+
+func TestRestoreFromFlakyStore(t *testing.T) {
+	t.Parallel()
+	s := full(t)
+	path, done := restored(t, &flakyClient{ReplicaClient: s.client}, wire.Order{})
+	if done.Error != "" || look(t, path) != s.rows {
+		t.Errorf("%+v", done)
+	}
+}
+
+// Objects that are compacted while they are read are found where they are now.
+func TestRestoreRacesCompaction(t *testing.T) {
+	t.Parallel()
+	s := full(t)
+	client := &tamperer{ReplicaClient: s.client}
+	var once sync.Once
+	client.set(func(_ int, _ ltx.TXID, content []byte) []byte {
+		once.Do(func() {
+			s.compact(1)
+			s.remove(0, s.history[len(s.history)-1].txid-1)
+		})
+		return content
+	})
+	path, done := restored(t, client, wire.Order{})
+	if done.Error != "" || look(t, path) != s.rows {
+		t.Errorf("%+v", done)
 	}
 }

@@ -18,7 +18,7 @@ func sameAsLog(log string, f localFile) (same bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	defer wal.Close() //nolint:errcheck // it was only read
+	defer wal.Close()            //nolint:errcheck // it was only read
 	newest := map[uint32]int64{} // where in the log a page is
 	commit := uint32(0)
 	frame := make([]byte, litestream.WALFrameHeaderSize)

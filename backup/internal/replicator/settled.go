@@ -20,7 +20,8 @@ import (
 // settled knows up to which transaction what was captured is known to count. What comes after that
 // stays here.
 type settled struct {
-	file string // exists while Litestream captures what may not count
+	place     string // file with a position
+	suspended string // file that exists while Litestream captures what may not count
 
 	mu      sync.Mutex
 	txid    ltx.TXID
@@ -28,15 +29,55 @@ type settled struct {
 }
 
 func newSettled(state string) *settled {
-	return &settled{file: filepath.Join(state, "suspended"), changed: make(chan struct{})}
+	return &settled{
+		place: filepath.Join(state, "position"), suspended: filepath.Join(state, "suspended"), changed: make(chan struct{}),
+	}
 }
 
-func (s *settled) set(txid ltx.TXID) {
+// A position is where in the log the newest local file ends. The checksum is what tells whether it
+// is the same log up to there, which it may not be after a loss of power.
+type position struct {
+	txid ltx.TXID
+	end  walMark
+	sum  uint64
+}
+
+func (p position) String() string {
+	return fmt.Sprintf("%016x %08x %08x %08x %08x %016x\n", uint64(p.txid), p.end.salt1, p.end.salt2, p.end.frames, p.end.pageSize, p.sum)
+}
+
+// set takes note that everything up to a file is settled. sum is the checksum of the log there.
+func (s *settled) set(f localFile, sum uint64) error {
+	// A machine that goes down may leave an older one, which does not go with the newest file.
+	if err := os.WriteFile(s.place, []byte(position{f.txid, f.end, sum}.String()), 0o600); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.txid = txid
+	s.txid = f.txid
 	close(s.changed)
 	s.changed = make(chan struct{})
+	return nil
+}
+
+// position returns what was set last, by whichever process; zero if that is not known.
+func (s *settled) position() (p position) {
+	text, err := os.ReadFile(s.place)
+	if err != nil {
+		return position{}
+	}
+	var txid uint64
+	n, err := fmt.Sscanf(string(text), "%016x %08x %08x %08x %08x %016x\n", &txid, &p.end.salt1, &p.end.salt2, &p.end.frames, &p.end.pageSize, &p.sum)
+	if p.txid = ltx.TXID(txid); n != 6 || err != nil {
+		return position{}
+	}
+	return p
+}
+
+func (s *settled) newest() ltx.TXID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.txid
 }
 
 // await returns when txid is settled.
@@ -60,15 +101,15 @@ func (s *settled) await(ctx context.Context, txid ltx.TXID) error {
 func (s *settled) suspend() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return os.WriteFile(s.file, []byte(strconv.FormatUint(uint64(s.txid), 10)), 0o600)
+	return os.WriteFile(s.suspended, []byte(strconv.FormatUint(uint64(s.txid), 10)), 0o600)
 }
 
-func (s *settled) resume() error { return os.Remove(s.file) }
+func (s *settled) resume() error { return os.Remove(s.suspended) }
 
 // recover removes the local files of a process that ended while it was suspended, but for those
 // that are settled.
 func (s *settled) recover(state string) error {
-	text, err := os.ReadFile(s.file)
+	text, err := os.ReadFile(s.suspended)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	} else if err != nil {
@@ -83,7 +124,7 @@ func (s *settled) recover(state string) error {
 			return err
 		}
 	}
-	return os.Remove(s.file)
+	return os.Remove(s.suspended)
 }
 
 // removeAfter removes the local files of transactions after txid.

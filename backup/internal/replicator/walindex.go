@@ -33,6 +33,10 @@ type walMark struct {
 // sameLog reports whether both places are in the same log.
 func (m walMark) sameLog(o walMark) bool { return m.salt1 == o.salt1 && m.salt2 == o.salt2 }
 
+func (m walMark) String() string {
+	return fmt.Sprintf("frame %d of log %08x%08x", m.frames, m.salt1, m.salt2)
+}
+
 // frameSize is the length of a frame in bytes.
 func (m walMark) frameSize() int64 { return int64(m.pageSize) + litestream.WALFrameHeaderSize }
 
@@ -89,4 +93,21 @@ func (w *walIndex) goesOn(end walMark) (bool, error) {
 		return false, nil
 	}
 	return binary.BigEndian.Uint32(frame[8:]) == end.salt1 && binary.BigEndian.Uint32(frame[12:]) == end.salt2, nil
+}
+
+// checksum returns the checksum of the log up to a place that counts.
+func (w *walIndex) checksum(end walMark) (sum uint64, err error) {
+	if end.frames == 0 {
+		return 0, nil
+	}
+	log, err := os.Open(w.log)
+	if err != nil {
+		return 0, err
+	}
+	defer log.Close() //nolint:errcheck // it was only read
+	frame := make([]byte, litestream.WALFrameHeaderSize)
+	if _, err := log.ReadAt(frame, end.offset()-end.frameSize()); err != nil {
+		return 0, err
+	}
+	return binary.BigEndian.Uint64(frame[litestream.WALFrameHeaderChecksumOffset:]), nil
 }
