@@ -70,8 +70,9 @@ fuzz-short: ## every fuzz target for three seconds, without guidance by coverage
 	tools/fuzz.sh -blind 3s
 
 .PHONY: crash
-crash: ## kill -9 the server ROUNDS (30) times under load and look for lost records
+crash: ## kill -9 the server, or a replicated program, ROUNDS (30) times under load and look for what is lost
 	go test -count=1 -v -timeout 30m ./internal/crash -rounds=$(ROUNDS)
+	go test -count=1 -v -timeout 60m ./internal/backupproof -run TestKills -rounds=$(ROUNDS)
 
 .PHONY: bench
 bench: ## compare speed and memory with the peers (ARGS="-quick" for a short run)

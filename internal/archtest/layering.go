@@ -80,12 +80,13 @@ func Bedplate() Layering {
 			{Packages: []string{"backup/internal/wire"}},
 			{
 				Packages: []string{"backup/internal/replicator"}, May: []string{"backup/internal/wire"},
-				Libraries: []string{"github.com/benbjohnson/litestream", "github.com/superfly/ltx"},
+				Libraries: []string{"golang.org/x/sys/unix", "modernc.org/sqlite", "github.com/benbjohnson/litestream", "github.com/superfly/ltx"},
 				TestMay:   []string{"sqlite", "backup/file"},
 			},
 			// The clients of replicas, which make a process a replicator.
 			{
 				Packages: []string{"backup/*"}, May: []string{"backup", "backup/internal/replicator"},
+				TestMay: []string{"sqlite"},
 				Libraries: []string{
 					"github.com/benbjohnson/litestream", "github.com/superfly/ltx",
 					"github.com/aws/aws-sdk-go-v2", "github.com/aws/smithy-go",
@@ -123,6 +124,7 @@ func Bedplate() Layering {
 		TestLibraries: []string{
 			"github.com/google/go-cmp",
 			"github.com/johannesboyne/gofakes3",
+			"github.com/mattn/go-sqlite3",
 			"github.com/rogpeppe/go-internal",
 			"github.com/pkg/sftp",
 			"golang.org/x/crypto/bcrypt",
