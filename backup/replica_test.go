@@ -1,69 +1,335 @@
+//go:build unix
+
 package backup_test
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
-	"log/slog"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
-	
-
 	"github.com/bedplate/bedplate/backup"
 	_ "github.com/bedplate/bedplate/backup/file"
-	_ "github.com/bedplate/bedplate/sqlite"
+	"github.com/bedplate/bedplate/sqlite"
 )
 
-// openDB makes a database in WAL mode with a table t.
-func openDB(t *testing.T) (db *sql.DB, path string) {
-	t.Helper()
-	path = filepath.Join(t.TempDir(), "app.db")
-	db, err := sql.Open("bedplate", path+"?_journal_mode=WAL&_busy_timeout=10000&_synchronous=NORMAL")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = db.Close() })
-	if _, err := db.Exec("PRAGMA wal_autocheckpoint = 16384; CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)"); err != nil {
-		t.Fatal(err)
-	}
-	return db, path
+// A live database is one that is replicated while the test writes to it.
+type live struct {
+	*testing.T
+	db   *sql.DB
+	path string
+	cfg  backup.Config
 }
 
-func TestReplicate(t *testing.T) {
-	db, path := openDB(t)
-	r, err := backup.New(backup.Config{URL: "file://" + filepath.Join(t.TempDir(), "replica"), Driver: "bedplate",
-		Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))})
+func newLive(t *testing.T) *live {
+	t.Helper()
+	dir := t.TempDir()
+	l := &live{T: t, path: filepath.Join(dir, "app.db")}
+	l.cfg = backup.Config{
+		URL: "file://" + filepath.Join(dir, "replica"), SyncInterval: 50 * time.Millisecond, DrillInterval: -1, FinalSync: 10 * time.Second,
+	}
+	db, err := sql.Open(sqlite.DriverName, l.path+"?_journal_mode=WAL&_busy_timeout=10000")
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	began := time.Now()
-	if err := r.Start(ctx, path, "", nil); err != nil {
+	l.db = db
+	t.Cleanup(func() { _ = db.Close() })
+	l.exec("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)")
+	return l
+}
+
+func (l *live) exec(query string) {
+	l.Helper()
+	if _, err := l.db.ExecContext(l.Context(), query); err != nil {
+		l.Fatal(err)
+	}
+}
+
+func (l *live) new() *backup.Replica {
+	l.Helper()
+	r, err := backup.New(l.cfg)
+	if err != nil {
+		l.Fatal(err)
+	}
+	return r
+}
+
+func (l *live) start() *backup.Replica {
+	l.Helper()
+	r := l.new()
+	if err := r.Start(l.Context(), l.path, "", nil); err != nil {
+		l.Fatal(err)
+	}
+	l.Cleanup(func() { _ = r.Close() })
+	return r
+}
+
+// until waits for a condition.
+func (l *live) until(what string, r *backup.Replica, condition func(s backup.Status) bool) {
+	l.Helper()
+	timeout := time.After(30 * time.Second)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !condition(r.Status()) {
+		select {
+		case <-tick.C:
+		case <-timeout:
+			l.Fatalf("waited in vain until %s: %+v", what, r.Status())
+		}
+	}
+}
+
+// rows restores the replica and counts the rows of t.
+func (l *live) rows() (n int) {
+	l.Helper()
+	path := filepath.Join(l.TempDir(), "restored.db")
+	if _, err := l.new().Restore(l.Context(), path, backup.RestoreOptions{}); err != nil {
+		l.Fatal(err)
+	}
+	db, err := sql.Open(sqlite.DriverName, path)
+	if err != nil {
+		l.Fatal(err)
+	}
+	defer db.Close()
+	if err := db.QueryRowContext(l.Context(), "SELECT count(*) FROM t").Scan(&n); err != nil {
+		l.Fatal(err)
+	}
+	return n
+}
+
+func (l *live) kill(pid int) {
+	l.Helper()
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		l.Fatal(err)
+	}
+}
+
+func TestReplica(t *testing.T) {
+	t.Parallel()
+	l := newLive(t)
+	r := l.start()
+	l.exec("INSERT INTO t (v) VALUES ('x')")
+	if err := r.WaitReplicated(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	t.Log("started", time.Since(began))
-	if _, err := db.Exec("INSERT INTO t (v) VALUES ('x')"); err != nil {
+	if n := l.rows(); n != 1 {
+		t.Errorf("%d rows after WaitReplicated", n)
+	}
+	l.exec("INSERT INTO t (v) VALUES ('y')")
+	first, err := r.Sync(t.Context())
+	if err != nil {
 		t.Fatal(err)
 	}
-	for range 5 {
-		began = time.Now()
-		if err := r.WaitReplicated(ctx); err != nil {
+	l.exec("INSERT INTO t (v) VALUES ('z')")
+	second, err := r.Sync(t.Context())
+	if err != nil || second <= first {
+		t.Errorf("transaction %d comes after %d: %v", second, first, err)
+	}
+	if n := l.rows(); n != 3 {
+		t.Errorf("%d rows after Sync", n)
+	}
+	l.until("it is all there", r, func(s backup.Status) bool {
+		return s.State == backup.Replicating && s.Lag == 0 && s.ReplicaTXID >= second && s.PID != 0 && s.RSS > 0
+	})
+	l.exec("INSERT INTO t (v) VALUES ('last')")
+	for range 2 {
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if n := l.rows(); n != 4 {
+		t.Errorf("%d rows after Close", n)
+	}
+	if _, err := r.Sync(t.Context()); !errors.Is(err, backup.ErrClosed) {
+		t.Errorf("Sync after Close: %v", err)
+	}
+}
+
+func TestReplicatorKilled(t *testing.T) {
+	t.Parallel()
+	l := newLive(t)
+	r := l.start()
+	for i := range 3 {
+		pid := r.Status().PID
+		l.exec("INSERT INTO t (v) VALUES ('x')")
+		l.kill(pid)
+		l.exec("INSERT INTO t (v) VALUES ('y')")
+		l.until("there is another one", r, func(s backup.Status) bool {
+			return s.State == backup.Replicating && s.PID != pid && s.Restarts == i+1
+		})
+		if err := r.WaitReplicated(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		t.Log("wait", time.Since(began))
-	}
-	for r.Status().Lag != 0 {
-		time.Sleep(100 * time.Millisecond)
-		if ctx.Err() != nil {
-			t.Fatalf("%+v", r.Status())
+		if n := l.rows(); n != 2*(i+1) {
+			t.Errorf("%d rows after %d kills", n, i+1)
 		}
 	}
-	t.Logf("%+v", r.Status())
-	began = time.Now()
+}
+
+// Close comes at a moment when there is no replicator.
+func TestCloseWithoutReplicator(t *testing.T) {
+	t.Parallel()
+	l := newLive(t)
+	r := l.start()
+	l.kill(r.Status().PID)
+	l.exec("INSERT INTO t (v) VALUES ('x')")
+	l.until("it is gone", r, func(s backup.Status) bool { return s.State == backup.Starting })
 	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+	if n := l.rows(); n != 1 {
+		t.Errorf("%d rows", n)
+	}
+}
+
+func TestReplicaStartedTwice(t *testing.T) {
+	t.Parallel()
+	l := newLive(t)
+	first := l.start()
+	second := l.new()
+	started := make(chan error)
+	go func() { started <- second.Start(t.Context(), l.path, "", nil) }()
+	l.until("the second one waits", second, func(s backup.Status) bool { return strings.Contains(s.Why, "lock") })
+	l.exec("INSERT INTO t (v) VALUES ('x')")
+	if err := first.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-started; err != nil {
 		t.Fatal(err)
 	}
-	t.Log("close", time.Since(began))
+	l.until("the second one replicates", second, func(s backup.Status) bool { return s.State == backup.Replicating })
+	if err := second.Close(); err != nil {
+		t.Error(err)
+	}
+	if n := l.rows(); n != 1 {
+		t.Errorf("%d rows", n)
+	}
+}
+
+func TestReplicaNotEmpty(t *testing.T) {
+	t.Parallel()
+	l := newLive(t)
+	l.exec("INSERT INTO t (v) VALUES ('old')")
+	if err := l.start().Close(); err != nil {
+		t.Fatal(err)
+	}
+	fresh := newLive(t)
+	fresh.cfg.URL = l.cfg.URL
+	r := fresh.new()
+	if err := r.Start(t.Context(), fresh.path, "", nil); !errors.Is(err, backup.ErrNotEmpty) {
+		t.Errorf("a fresh database: %v", err)
+	}
+	if n := l.rows(); n != 1 {
+		t.Errorf("%d rows are left", n)
+	}
+	fresh.cfg.Adopt = true
+	if err := fresh.start().Close(); err != nil {
+		t.Error(err)
+	}
+	if n := fresh.rows(); n != 0 {
+		t.Errorf("%d rows after adoption", n)
+	}
+}
+
+func TestCredentialsHidden(t *testing.T) {
+	t.Parallel()
+	l := newLive(t)
+	l.cfg.Credentials = func(context.Context) (map[string]string, error) {
+		return map[string]string{"AWS_SECRET_ACCESS_KEY": "not-to-be-seen"}, nil
+	}
+	r := l.start()
+	for _, name := range []string{"environ", "cmdline"} {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", r.Status().PID, name))
+		if err != nil {
+			t.Skip(err)
+		}
+		if bytes.Contains(text, []byte("not-to-be-seen")) {
+			t.Errorf("it is in %s", name)
+		}
+	}
+}
+
+// programVariable makes the test binary the program of TestProgramKilled. Its value is the path of
+// the database.
+const programVariable = "BEDPLATE_TEST_PROGRAM"
+
+// The program is killed: its replicator copies what is left, and ends.
+func TestProgramKilled(t *testing.T) {
+	t.Parallel()
+	if path := os.Getenv(programVariable); path != "" {
+		program(t, path)
+	}
+	l := newLive(t)
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), exe, "-test.run=^TestProgramKilled$")
+	cmd.Env = append(os.Environ(), programVariable+"="+l.path)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var replicator, rows int
+	if _, err := fmt.Fscanf(out, "%d %d\n", &replicator, &rows); err != nil {
+		_, _ = cmd.Process.Kill(), cmd.Wait()
+		t.Fatal(err, stderr.String())
+	}
+	l.kill(cmd.Process.Pid)
+	_, _ = io.Copy(io.Discard, out)
+	_ = cmd.Wait()
+	for deadline := time.Now().Add(20 * time.Second); runs(replicator); {
+		if time.Now().After(deadline) {
+			t.Fatal("the replicator does not end")
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	if n := l.rows(); n != rows {
+		t.Errorf("%d rows of %d", n, rows)
+	}
+}
+
+// runs reports whether a process runs. One that has ended may wait for its new parent for ever.
+func runs(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return syscall.Kill(pid, 0) == nil && (err != nil || !bytes.Contains(stat, []byte(") Z")))
+}
+
+// program writes rows, says so, and waits for its end.
+func program(t *testing.T, path string) {
+	db, err := sql.Open(sqlite.DriverName, path+"?_busy_timeout=10000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := backup.New(backup.Config{
+		URL: "file://" + filepath.Join(filepath.Dir(path), "replica"), SyncInterval: time.Hour, DrillInterval: -1,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Start(t.Context(), path, "", nil); err != nil {
+		t.Fatal(err)
+	}
+	const rows = 10
+	for range rows {
+		if _, err := db.ExecContext(t.Context(), "INSERT INTO t (v) VALUES ('x')"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fmt.Printf("%d %d\n", r.Status().PID, rows)
+	select {}
 }

@@ -60,7 +60,7 @@ func (k *keeper) capture(ctx context.Context) (txid uint64, err error) {
 		if err := k.captureWhole(ctx); err != nil {
 			return 0, err
 		}
-		return uint64(k.last.txid), nil
+		return uint64(k.last.txid), k.start(ctx)
 	}
 	end, err := k.guard.index.read(ctx)
 	if err != nil {
@@ -74,7 +74,7 @@ func (k *keeper) capture(ctx context.Context) (txid uint64, err error) {
 			return 0, err
 		}
 	}
-	return uint64(k.last.txid), nil
+	return uint64(k.last.txid), k.start(ctx)
 }
 
 // captureUntil captures what counts, which is what comes before end.

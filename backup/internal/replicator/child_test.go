@@ -361,6 +361,11 @@ func (f *faultyClient) WriteLTXFile(ctx context.Context, level int, first, last 
 	if err := f.fault(ctx, "fail", "failput", "hang"); err != nil {
 		return nil, err
 	}
+	if err := f.fault(ctx, "half"); err != nil {
+		text, readErr := io.ReadAll(r)
+		name := filepath.Join(f.dir, "ltx", fmt.Sprint(level), ltx.FormatFilename(first, last))
+		return nil, errors.Join(err, readErr, os.MkdirAll(filepath.Dir(name), 0o700), os.WriteFile(name, text[:len(text)/2], 0o600))
+	}
 	return f.ReplicaClient.WriteLTXFile(ctx, level, first, last, r)
 }
 

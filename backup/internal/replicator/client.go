@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -30,6 +31,8 @@ var errNoAnswer = errors.New("the replica does not answer")
 // A gate is the way of all requests to the store. When it is shut, all that are under way end and
 // there will be no others.
 type gate struct {
+	patience time.Duration // with a store that is silent, at least
+
 	mu      sync.Mutex
 	why     error // why it is shut
 	pending map[*request]struct{}
@@ -43,12 +46,6 @@ func (g *gate) shut(err error) {
 	for r := range g.pending {
 		r.cancel(err)
 	}
-}
-
-func (g *gate) isShut() error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.why
 }
 
 // silence is how long the store has been silent to the request that waits longest.
@@ -82,10 +79,10 @@ func (g *gate) begin(ctx context.Context) (*request, error) {
 	if g.why != nil {
 		return nil, g.why
 	}
-	r := &request{gate: g, least: leastPatience, patience: leastPatience, since: time.Now()}
+	r := &request{gate: g, least: g.patience, patience: g.patience, since: time.Now()}
 	r.ctx, r.cancel = context.WithCancelCause(ctx)
 	r.timer = time.AfterFunc(r.patience, func() {
-		r.cancel(fmt.Errorf("%w: nothing was heard for %v", errNoAnswer, r.silence().Round(time.Second)))
+		r.cancel(fmt.Errorf("%w: nothing was heard for %v", errNoAnswer, r.silence().Round(time.Millisecond)))
 	})
 	g.pending[r] = struct{}{}
 	return r, nil
@@ -141,7 +138,7 @@ func (r *request) explain(err error) error {
 
 // bound returns a client for the store of c that goes through the returned gate.
 func bound(c litestream.ReplicaClient) (litestream.ReplicaClient, *gate) {
-	g := &gate{pending: map[*request]struct{}{}}
+	g := &gate{patience: leastPatience, pending: map[*request]struct{}{}}
 	b := &boundClient{client: c, gate: g}
 	if old, ok := c.(litestream.ReplicaClientV3); ok {
 		return struct {
@@ -249,6 +246,9 @@ func (b *boundClient) OpenLTXFile(ctx context.Context, level int, minTXID, maxTX
 	}
 	body, err := b.client.OpenLTXFile(r.ctx, level, minTXID, maxTXID, offset, size)
 	if err != nil {
+		if strings.Contains(err.Error(), "InvalidRange") { // how S3 says that it is shorter, or empty
+			err = fmt.Errorf("%w: %w", litestream.ErrLTXCorrupted, err)
+		}
 		return nil, r.end(err)
 	}
 	r.pause()

@@ -83,7 +83,7 @@ func (r *replication) reason(err error) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if last := errors.Join(r.captureError, r.uploadError); last != nil {
+	if last := errors.Join(r.leaseError, r.captureError, r.uploadError); last != nil {
 		return last
 	}
 	return errors.New("it was not done in time")

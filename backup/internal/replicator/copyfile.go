@@ -20,9 +20,8 @@ type copyFile struct {
 	header   ltx.Header
 	grown    uint32 // the last of those pages that the object adds, as far as they follow each other
 
-	run    []byte // pages that follow each other and are not written yet
-	runAt  int64
-	failed error // of a write
+	run   []byte // pages that follow each other and are not written yet
+	runAt int64
 }
 
 // maxRun is how much is written at once, in bytes.

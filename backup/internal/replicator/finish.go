@@ -58,7 +58,7 @@ func (r *replication) lastSync() wire.Event {
 	r.mu.Lock()
 	k := r.keeper
 	done := wire.Event{TXID: max(txid, r.txid), ReplicaTXID: max(there, r.there)}
-	why := errors.Join(r.captureError, r.uploadError)
+	why := errors.Join(r.leaseError, r.captureError, r.uploadError)
 	r.mu.Unlock()
 	if err != nil {
 		if why == nil {

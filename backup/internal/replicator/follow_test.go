@@ -84,6 +84,11 @@ func TestFollow(t *testing.T) {
 		if n := look(t, output); n != m.rows {
 			t.Errorf("%d rows, want %d", n, m.rows)
 		}
+		var pages int64
+		s.must(s.sql.QueryRow("PRAGMA page_count").Scan(&pages))
+		if info, err := os.Stat(output); err != nil || info.Size() != pages*4096 {
+			t.Errorf("size %d, want %d pages, %v", info.Size(), pages, err)
+		}
 	}
 	// By itself, too, and from higher levels when level 0 is gone.
 	s.write()

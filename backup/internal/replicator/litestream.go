@@ -47,6 +47,7 @@ type keeper struct {
 
 	// For the goroutine that captures only.
 	last         localFile
+	started      bool      // see start
 	whole        bool      // the next capture is a copy of the whole database
 	checkpointed time.Time // the last attempt
 	tried        uint32    // length of the log at the last attempt to begin it anew
@@ -83,8 +84,7 @@ func newKeeper(ctx context.Context, o wire.Order, g *guard, s *settled, log *slo
 	return k
 }
 
-// open lets Litestream open the database, so that the log does not begin anew unless it says so,
-// and then starts what runs in the background.
+// open lets Litestream open the database, so that the log does not begin anew unless it says so.
 func (k *keeper) open(ctx context.Context, client litestream.ReplicaClient) (err error) {
 	if k.last, err = newestLocal(k.state); err != nil {
 		return err
@@ -97,8 +97,20 @@ func (k *keeper) open(ctx context.Context, client litestream.ReplicaClient) (err
 	if k.db.PageSize() == 0 {
 		return errors.Join(errors.New("the database cannot be opened"), err)
 	}
-	k.db.Replica.Client = &settledClient{client, k.settled}
-	return k.store.Open(ctx)
+	k.db.Replica.Client = &sureClient{ReplicaClient: client, settled: k.settled, doubtful: map[object]bool{}}
+	return nil
+}
+
+// start starts what runs in the background, for which something has to be captured.
+func (k *keeper) start(ctx context.Context) error {
+	if k.started {
+		return nil
+	}
+	if err := k.store.Open(ctx); err != nil {
+		return err
+	}
+	k.started = true
+	return nil
 }
 
 // An initClient stands in for the replica while the database is opened. Litestream asks where the

@@ -28,6 +28,7 @@ type pageDB struct {
 	maxBytes int64
 	db       *sql.DB
 	conn     *sql.Conn
+	put      *sql.Stmt // replaces a page
 
 	txid     ltx.TXID
 	counter  uint32 // change counter of the file
@@ -110,15 +111,24 @@ func (d *pageDB) connect(ctx context.Context) (err error) {
 	if d.conn, err = d.db.Conn(ctx); err != nil {
 		return fmt.Errorf("open the copy: %w", err)
 	}
+	if d.put, err = d.conn.PrepareContext(ctx, "INSERT INTO sqlite_dbpage (pgno, data) VALUES (?, ?)"); err != nil {
+		return fmt.Errorf("open the copy: %w", err)
+	}
 	return nil
 }
 
 func (d *pageDB) close() error {
-	var err error
-	if d.conn != nil {
-		err = d.conn.Close()
+	var errs []error
+	if d.put != nil {
+		errs = append(errs, d.put.Close())
 	}
-	return errors.Join(err, d.db.Close())
+	if d.conn != nil {
+		errs = append(errs, d.conn.Close())
+	}
+	if d.db != nil {
+		errs = append(errs, d.db.Close())
+	}
+	return errors.Join(errs...)
 }
 
 func (d *pageDB) readCounter(ctx context.Context) (uint32, error) {
@@ -166,11 +176,6 @@ func (d *pageDB) apply(ctx context.Context, client litestream.ReplicaClient, o *
 
 // putPages replaces pages and returns how many the database has then.
 func (d *pageDB) putPages(ctx context.Context, client litestream.ReplicaClient, o *ltx.FileInfo) (commit uint32, err error) {
-	put, err := d.conn.PrepareContext(ctx, "INSERT INTO sqlite_dbpage (pgno, data) VALUES (?, ?)")
-	if err != nil {
-		return 0, err
-	}
-	defer put.Close()
 	var first []byte
 	grown := d.pages
 	h, err := readObject(ctx, client, o, pageSink{begin: d.mayBe, page: func(n uint32, data []byte) error {
@@ -181,7 +186,7 @@ func (d *pageDB) putPages(ctx context.Context, client litestream.ReplicaClient, 
 			first = bytes.Clone(data)
 			return nil
 		}
-		_, err := put.ExecContext(ctx, n, data)
+		_, err := d.put.ExecContext(ctx, n, data)
 		return err
 	}})
 	if err != nil {
@@ -196,11 +201,11 @@ func (d *pageDB) putPages(ctx context.Context, client litestream.ReplicaClient, 
 		}
 	}
 	first[writeVersionAt], first[readVersionAt] = 1, 1
-	if _, err := put.ExecContext(ctx, 1, first); err != nil {
+	if _, err := d.put.ExecContext(ctx, 1, first); err != nil {
 		return 0, err
 	}
 	if h.Commit < d.pages {
-		if _, err := put.ExecContext(ctx, h.Commit+1, nil); err != nil {
+		if _, err := d.put.ExecContext(ctx, h.Commit+1, nil); err != nil {
 			return 0, err
 		}
 	}

@@ -208,7 +208,7 @@ func (r *replication) readPage(ctx context.Context, seen *sighting, m mark, loca
 	if _, err := local.ReadAt(header, 0); err != nil {
 		return 0, err
 	}
-	remoteHeader, err := r.readRange(ctx, seen.txid, 0, ltx.HeaderSize)
+	remoteHeader, err := r.readRange(ctx, object{0, seen.txid, seen.txid}, 0, ltx.HeaderSize)
 	if err != nil {
 		return 0, err
 	}
@@ -219,7 +219,7 @@ func (r *replication) readPage(ctx context.Context, seen *sighting, m mark, loca
 		}
 		return 0, otherOwner(seen.txid)
 	}
-	remote, err := r.readRange(ctx, seen.txid, offset, int64(len(captured)))
+	remote, err := r.readRange(ctx, object{0, seen.txid, seen.txid}, offset, int64(len(captured)))
 	if err != nil {
 		return 0, err
 	}
@@ -237,8 +237,8 @@ func (r *replication) readPage(ctx context.Context, seen *sighting, m mark, loca
 	return number, nil
 }
 
-func (r *replication) readRange(ctx context.Context, txid ltx.TXID, offset, size int64) ([]byte, error) {
-	body, err := r.client.OpenLTXFile(ctx, 0, txid, txid, offset, size)
+func (r *replication) readRange(ctx context.Context, o object, offset, size int64) ([]byte, error) {
+	body, err := r.client.OpenLTXFile(ctx, o.level, o.first, o.last, offset, size)
 	if err != nil {
 		return nil, err
 	}

@@ -53,6 +53,7 @@ type replication struct {
 	keeper        *keeper // nil before it is opened
 	ready         bool
 	txid, there   uint64 // newest that was captured, and that is in the replica
+	leaseError    error
 	captureError  error
 	uploadError   error
 	noted         time.Time // when an error was logged
@@ -167,7 +168,7 @@ func (r *replication) awaitLease() (lost <-chan string, release func(), err erro
 			cancel()
 		}
 	})
-	lost, release, err = r.holdLease(ctx)
+	lost, release, err = r.holdLeaseNoting(ctx, func(err error) { r.note(&r.leaseError, err) })
 	if err != nil {
 		cancel()
 		if codeOf(err) == wire.CodeLeased {
@@ -352,7 +353,7 @@ func (r *replication) sendState() {
 	r.mu.Lock()
 	k := r.keeper
 	e.TXID, e.ReplicaTXID = r.txid, r.there
-	err := errors.Join(r.captureError, r.uploadError)
+	err := errors.Join(r.leaseError, r.captureError, r.uploadError)
 	r.mu.Unlock()
 	if k != nil {
 		e.ReplicaTXID = max(e.ReplicaTXID, min(k.uploaded(), e.TXID))

@@ -397,3 +397,154 @@ func TestLogBeginsAnewMeanwhile(t *testing.T) {
 		}
 	}
 }
+
+// A store keeps the half of what is uploaded, and says that it has failed.
+func TestHalfStored(t *testing.T) {
+	t.Parallel()
+	for _, restart := range []bool{false, true} {
+		for _, op := range []wire.Op{wire.Sync, wire.Shot} {
+			s := faulty(newSource(t))
+			s.order.FinalSync = time.Second
+			c := s.replicate()
+			s.exec("INSERT INTO t (v) VALUES ('x')")
+			if e := c.call(wire.Command{Op: wire.Sync, Wait: true}); e.Error != "" {
+				t.Fatal(e.Error)
+			}
+			if op == wire.Sync {
+				s.setFault("half", "the connection was reset")
+			}
+			s.exec("INSERT INTO t (v) VALUES ('y')")
+			if op == wire.Shot {
+				if e := c.call(wire.Command{Op: wire.Sync, Wait: true}); e.Error != "" {
+					t.Fatal(e.Error)
+				}
+				s.setFault("half", "the connection was reset")
+			}
+			if e := c.call(wire.Command{Op: op, Wait: true}); !strings.Contains(e.Error, "reset") {
+				t.Errorf("%+v", e)
+			}
+			if restart {
+				_ = c.cmd.Process.Kill()
+				<-c.ended
+			}
+			s.clearFault("half")
+			if restart {
+				c = s.replicate()
+				if n := s.rows(); n != 2 {
+					t.Errorf("%s: %d rows after the start", op, n)
+				}
+			}
+			s.exec("INSERT INTO t (v) VALUES ('z')")
+			if e := c.call(wire.Command{Op: op, Wait: true}); e.Error != "" {
+				t.Errorf("%+v", e)
+			}
+			if e := c.end(); e.Error != "" {
+				t.Error(e.Error)
+			}
+			if n := s.rows(); n != 3 {
+				t.Errorf("%s, restart %v: %d rows", op, restart, n)
+			}
+		}
+	}
+}
+
+// Another machine takes the lease: nothing is written any more.
+func TestFenced(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	s.order.Owner, s.order.LeaseTTL = "one", 2*time.Second
+	c := s.replicate()
+	other := wire.Order{
+		Mode: wire.Lease, URL: s.order.URL, Dir: t.TempDir(), Owner: "two", LeaseTTL: time.Minute, TakeOver: true,
+	}
+	if e := startChild(t, other, setting{}).done(); e.Error != "" {
+		t.Fatal(e.Error)
+	}
+	if e := c.awaitKind(wire.Fenced); e.Text != "two" {
+		t.Errorf("%+v", e)
+	}
+	before := s.objects(0)
+	s.exec("INSERT INTO t (v) VALUES ('x')")
+	if e := c.done(); e.Code != wire.CodeLeased {
+		t.Errorf("%+v", e)
+	}
+	if after := s.objects(0); len(after) != len(before) {
+		t.Errorf("%d objects, then %d", len(before), len(after))
+	}
+	// Nor by the next one, for as long as the other has it.
+	s.order.FinalSync = 100 * time.Millisecond
+	again := startChild(t, s.order, setting{})
+	if e := again.awaitKind(wire.Waiting); e.Code != "lease" || e.Text != "two" {
+		t.Errorf("%+v", e)
+	}
+	if e := again.end(); e.Error == "" {
+		t.Errorf("%+v", e)
+	}
+	if after := s.objects(0); len(after) != len(before) {
+		t.Errorf("%d objects, in the end %d", len(before), len(after))
+	}
+}
+
+// The log begins anew again and again while the database is written to, and is never longer than
+// it has to be.
+func TestLogStaysShort(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	s.exec("PRAGMA wal_autocheckpoint = 0")
+	c := s.replicate()
+	written := make(chan int)
+	stop := make(chan struct{})
+	go func() {
+		tick := time.NewTicker(2 * time.Millisecond)
+		defer tick.Stop()
+		for n := 0; ; n++ {
+			select {
+			case <-stop:
+				written <- n
+				return
+			case <-tick.C:
+				if _, err := s.db.Exec("INSERT INTO t (v) VALUES (hex(randomblob(2000)))"); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	}()
+	const rounds, rows, size = 20, 50, 20000
+	for range rounds {
+		tx, err := s.db.Begin()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range rows {
+			if _, err := tx.Exec("INSERT INTO t (v) VALUES (hex(randomblob(?)))", size/2); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := tx.Commit(); err != nil {
+			t.Fatal(err)
+		}
+		if e := c.call(wire.Command{Op: wire.Sync}); e.Error != "" {
+			t.Fatal(e.Error)
+		}
+	}
+	close(stop)
+	n := rounds*rows + <-written
+	info, err := os.Stat(s.order.Database + "-wal")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Size() > rounds*rows*size/2 {
+		t.Errorf("the log has %d bytes", info.Size())
+	}
+	if e := c.end(); e.Error != "" {
+		t.Error(e.Error)
+	}
+	for _, e := range c.all() {
+		if e.Kind == wire.Log && (strings.Contains(e.Text, "whole database") || strings.Contains(e.Text, "again")) {
+			t.Errorf("%s %s", e.Text, e.Attrs)
+		}
+	}
+	if got := s.rows(); got != n {
+		t.Errorf("%d rows of %d", got, n)
+	}
+}

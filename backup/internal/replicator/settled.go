@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -182,19 +181,4 @@ func newestLocal(state string) (localFile, error) {
 		f.end.frames = uint32(bytes / f.end.frameSize()) //nolint:gosec // the wal-index has 32 bits
 	}
 	return f, nil
-}
-
-// A settledClient keeps what is not settled from the replica.
-type settledClient struct {
-	litestream.ReplicaClient
-	settled *settled
-}
-
-func (c *settledClient) WriteLTXFile(ctx context.Context, level int, first, last ltx.TXID, body io.Reader) (*ltx.FileInfo, error) {
-	if level == 0 || level == litestream.SnapshotLevel {
-		if err := c.settled.await(ctx, last); err != nil {
-			return nil, err
-		}
-	}
-	return c.ReplicaClient.WriteLTXFile(ctx, level, first, last, body)
 }

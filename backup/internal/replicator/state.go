@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -36,6 +37,9 @@ func (r *replication) prepareState(ctx context.Context) (fresh bool, err error) 
 	if err := r.settled.recover(dir); err != nil {
 		return false, err
 	}
+	if err := r.deleteParts(ctx); err != nil {
+		return false, err
+	}
 	newest, all, err := r.newestOfLevels(ctx)
 	if err != nil {
 		return false, err
@@ -54,7 +58,7 @@ func (r *replication) prepareState(ctx context.Context) (fresh bool, err error) 
 	case first > newest.MaxTXID+1:
 		why = "local files are missing"
 	case first <= newest.MaxTXID && last >= newest.MaxTXID:
-		same, err := r.sameHeader(ctx, dir, newest)
+		same, err := r.compare(ctx, dir, newest)
 		if err != nil {
 			return false, err
 		}
@@ -149,20 +153,109 @@ func verifyFile(file string) error {
 	return err
 }
 
-// sameHeader reports whether an object of level 0 begins as the local file of that number. The
-// header has the time and the place in the write-ahead log.
-func (r *replication) sameHeader(ctx context.Context, dir string, info ltx.FileInfo) (bool, error) {
+// compare reports whether the newest object of level 0 is of this database: it begins as the local
+// file of that number. The header has the time and the place in the write-ahead log. One that was
+// written in part only is written again.
+func (r *replication) compare(ctx context.Context, dir string, info ltx.FileInfo) (bool, error) {
 	local, err := os.Open(litestream.LTXFilePath(dir, 0, info.MinTXID, info.MaxTXID))
 	if err != nil {
 		return false, err
 	}
 	defer local.Close() //nolint:errcheck // it was only read
+	size, err := local.Stat()
+	if err != nil {
+		return false, err
+	}
 	want := make([]byte, ltx.HeaderSize)
 	if _, err := io.ReadFull(local, want); err != nil {
 		return false, err
 	}
-	got, err := r.readRange(ctx, info.MaxTXID, 0, ltx.HeaderSize)
-	return bytes.Equal(got, want), err
+	whole := info.Size == size.Size()
+	if info.Size >= ltx.HeaderSize {
+		got, err := r.readRange(ctx, object{0, info.MinTXID, info.MaxTXID}, 0, ltx.HeaderSize)
+		if err != nil {
+			return false, err
+		}
+		if !bytes.Equal(got, want) {
+			return false, nil
+		}
+	}
+	if whole {
+		return true, nil
+	}
+	r.log.Warn("an object of the replica that was written in part is written again", "txid", info.MaxTXID.String())
+	if _, err := local.Seek(0, io.SeekStart); err != nil {
+		return false, err
+	}
+	_, err = r.client.WriteLTXFile(ctx, 0, info.MinTXID, info.MaxTXID, local)
+	return err == nil, err
+}
+
+// deleteParts deletes the newest object of a higher level if it was written in part only, which
+// Litestream would take for whole, and then delete what it was made of.
+func (r *replication) deleteParts(ctx context.Context) error {
+	for level := 1; level <= litestream.SnapshotLevel; level++ {
+		info, err := newestOf(ctx, r.client, level)
+		if err != nil {
+			return err
+		}
+		if info.MaxTXID == 0 {
+			continue
+		}
+		whole, err := r.hasEnd(ctx, info)
+		if err != nil {
+			return err
+		}
+		if whole {
+			continue
+		}
+		r.log.Error("an object of the replica is there in part only, and is deleted", "level", level, "txid", info.MaxTXID.String(), "bytes", info.Size)
+		if err := r.client.DeleteLTXFiles(ctx, []*ltx.FileInfo{&info}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hasEnd reports whether an object ends as one does: with an index of its pages in order.
+func (r *replication) hasEnd(ctx context.Context, info ltx.FileInfo) (bool, error) {
+	name := object{info.Level, info.MinTXID, info.MaxTXID}
+	end := info.Size - ltx.TrailerSize - 8
+	if end <= ltx.HeaderSize {
+		return false, nil
+	}
+	tail, err := r.readRange(ctx, name, end, 8)
+	if err != nil || len(tail) < 8 {
+		return false, err
+	}
+	size := binary.BigEndian.Uint64(tail)
+	if size == 0 || size > maxIndex || int64(size) > end-ltx.HeaderSize { //nolint:gosec // compared before
+		return false, nil
+	}
+	index, err := r.readRange(ctx, name, end-int64(size), int64(size)) //nolint:gosec // compared before
+	if err != nil {
+		return false, err
+	}
+	for last := uint64(0); ; {
+		page, n := binary.Uvarint(index)
+		if n <= 0 {
+			return false, nil
+		}
+		if index = index[n:]; page == 0 {
+			return len(index) == 0, nil
+		}
+		for range 2 { // where it is, and how long
+			_, n := binary.Uvarint(index)
+			if n <= 0 {
+				return false, nil
+			}
+			index = index[n:]
+		}
+		if page <= last {
+			return false, nil
+		}
+		last = page
+	}
 }
 
 // fetchNewest makes the newest object of level 0 the only local file, to go on from there. It is
@@ -186,6 +279,9 @@ func (r *replication) fetchNewest(ctx context.Context, newest ltx.FileInfo) erro
 }
 
 func (r *replication) fetch(ctx context.Context, info ltx.FileInfo) error {
+	if info.Size < ltx.HeaderSize+ltx.TrailerSize {
+		return damaged(info.MaxTXID, fmt.Errorf("it has only %d bytes", info.Size))
+	}
 	body, err := r.client.OpenLTXFile(ctx, info.Level, info.MinTXID, info.MaxTXID, 0, 0)
 	if err != nil {
 		return err
