@@ -51,6 +51,7 @@ type canary struct {
 	mu      sync.Mutex
 	number  uint64    // of the newest that was written
 	waiting []written // those that have not been seen in the replica, oldest first
+	dirty   time.Time // the first change that no canary was written behind; zero: there is none
 	proven  written   // the newest that has
 	began   time.Time
 	claimed bool      // the row may be written: the database belongs to the replica
@@ -64,12 +65,15 @@ type canary struct {
 type written struct {
 	number uint64
 	at     time.Time
+	since  time.Time // of the oldest change that it covers
 }
 
 // open prepares the table and reports whether the database was copied to this replica before.
 func (c *canary) open(ctx context.Context, r *Replica, schema string, exec Exec) (known bool, err error) {
-	c.r, c.exec = r, exec
+	c.exec = exec
+	c.mu.Lock()
 	c.began = r.cfg.Now()
+	c.mu.Unlock()
 	if schema != "" {
 		c.schema = `"` + strings.ReplaceAll(schema, `"`, `""`) + `".`
 	}
@@ -113,18 +117,21 @@ func (c *canary) open(ctx context.Context, r *Replica, schema string, exec Exec)
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, nil
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.claimed = replica == r.id
 	return c.claimed, err
 }
 
-// mayWrite reports whether there is a point in another canary.
-func (c *canary) mayWrite() bool {
-	if c.r.over() {
-		return false
-	}
+func (c *canary) isClaimed() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.claimed
+}
+
+// mayWrite reports whether there is a point in another canary.
+func (c *canary) mayWrite() bool {
+	return c.isClaimed() && !c.r.over()
 }
 
 // occupy notes to which replica the database belongs.
@@ -148,8 +155,11 @@ func (c *canary) write(ctx context.Context) (uint64, error) {
 	now := c.r.cfg.Now()
 	c.mu.Lock()
 	c.number++
-	number := c.number
+	number, since := c.number, c.dirty
 	c.mu.Unlock()
+	if since.IsZero() {
+		since = now
+	}
 	err := c.exec(ctx, fmt.Sprintf(canaryWrite, c.schema), c.r.id, c.blob(number), now.UnixMilli())
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -161,7 +171,8 @@ func (c *canary) write(ctx context.Context) (uint64, error) {
 		return 0, err
 	}
 	c.claimed, c.failed, c.failure = true, time.Time{}, nil
-	c.waiting = append(c.waiting, written{number, now})
+	c.dirty = time.Time{}
+	c.waiting = append(c.waiting, written{number, now, since})
 	if len(c.waiting) > 1000 { // of the oldest only the age matters
 		c.waiting = append(c.waiting[:1], c.waiting[2:]...)
 	}
@@ -201,6 +212,9 @@ func (c *canary) run() {
 		case <-tick.C:
 		}
 		changed := stateOf(c.r.path) != last
+		if changed {
+			c.soil()
+		}
 		since := time.Since(lastWrite) + canaryTick/10 // ticks are not exact
 		if due := changed || again || since >= c.r.cfg.CanaryInterval; due && since >= c.r.cfg.SyncInterval && c.mayWrite() {
 			writing, done := context.WithTimeout(ctx, canaryPatience)
@@ -215,6 +229,15 @@ func (c *canary) run() {
 			}
 		}
 		c.judge()
+	}
+}
+
+// soil takes note that something was written which no canary covers yet.
+func (c *canary) soil() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.dirty.IsZero() {
+		c.dirty = c.r.cfg.Now()
 	}
 }
 
@@ -279,9 +302,11 @@ func (c *canary) seen(number uint64, err error) {
 func (c *canary) lag(now time.Time) time.Duration {
 	switch {
 	case len(c.waiting) > 0:
-		return max(now.Sub(c.waiting[0].at), 0)
+		return max(now.Sub(c.waiting[0].since), 0)
 	case c.proven.number == 0:
 		return max(now.Sub(c.began), 0)
+	case !c.dirty.IsZero():
+		return max(now.Sub(c.dirty), 0)
 	default:
 		return 0
 	}
@@ -289,11 +314,11 @@ func (c *canary) lag(now time.Time) time.Duration {
 
 // report fills in what the canary knows.
 func (c *canary) report(s *Status) {
-	if c.r == nil {
-		return
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.began.IsZero() {
+		return // not started
+	}
 	s.Lag, s.Proven = c.lag(c.r.cfg.Now()), c.proven.at
 	if c.missing != nil && s.Error == "" && len(c.waiting) > 0 && !errors.Is(c.missing, context.DeadlineExceeded) {
 		s.Error = c.missing.Error()
@@ -352,28 +377,29 @@ func (c *canary) judge() {
 		log.Error("backup: ALARM", "why", told.Text, "lag", s.Lag.Round(time.Second))
 	}
 	if c.r.cfg.OnAlarm != nil {
-		c.r.cfg.OnAlarm(*told)
+		c.r.callbacks.call(func() { c.r.cfg.OnAlarm(*told) })
 	}
 }
 
-// How often a replicator that does not keep up is started again: it may have got stuck, or its
-// credentials may have expired.
+// After what time a replicator that does not keep up is started again: one to which the store does not
+// listen, as its credentials may have expired, and one with which nothing moves, as it may have got
+// stuck. A request to which there is no answer it ends by itself.
 const (
-	healStuck  = 5 * time.Minute
 	healDenied = 10 * time.Second
+	healStuck  = 5 * time.Minute
 )
 
 // heal starts the replicator again if that could help.
 func (c *canary) heal() {
 	c.mu.Lock()
-	every := healStuck
 	var reply *replyError
-	denied := errors.As(c.missing, &reply) && reply.code == wire.CodeDenied || c.r.deniedLast()
-	if denied && c.r.cfg.Credentials != nil {
-		every = healDenied
+	denied := errors.As(c.missing, &reply) && reply.code == wire.CodeDenied
+	pause := healStuck
+	if denied = (denied || c.r.deniedLast()) && c.r.cfg.Credentials != nil; denied {
+		pause = healDenied
 	}
 	now := c.r.cfg.Now()
-	due := now.Sub(c.healed) >= every
+	due := now.Sub(c.healed) >= pause && (denied || c.r.idle() >= healStuck)
 	if due {
 		c.healed = now
 	}

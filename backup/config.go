@@ -54,7 +54,7 @@ type Config struct {
 	CanaryInterval time.Duration
 
 	// AlarmAfter is the lag that raises an alarm; default 30 s. An alarm is logged and told to
-	// OnAlarm, which must return soon.
+	// OnAlarm, which may call anything, also Close.
 	AlarmAfter time.Duration
 	OnAlarm    func(Alarm)
 
@@ -67,7 +67,7 @@ type Config struct {
 	LeaseTTL time.Duration
 
 	// OnFenced is called when another machine has taken over the replica, see [Standby]. Nothing
-	// is copied from then on, so the program should stop writing. It must return soon.
+	// is copied from then on, so the program should stop writing. It may call anything, also Close.
 	OnFenced func(by string)
 
 	// Adopt replicates over a replica that is not empty and not known to be of this database.
@@ -143,6 +143,9 @@ func (c Config) validate() error {
 		if d.value < d.min {
 			bad("%s is %v, at least %v is needed", d.name, d.value, d.min)
 		}
+	}
+	if c.AlarmAfter < 2*c.SyncInterval {
+		bad("AlarmAfter is %v, at least twice SyncInterval is needed, %v", c.AlarmAfter, 2*c.SyncInterval)
 	}
 	if c.DrillInterval > 0 && c.DrillInterval < time.Second {
 		bad("DrillInterval is %v, at least 1s is needed", c.DrillInterval)

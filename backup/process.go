@@ -257,8 +257,12 @@ func (p *process) kill() { _ = p.cmd.Process.Kill() }
 func (p *process) wait(ctx context.Context) (wire.Event, error) {
 	select {
 	case <-p.exited:
-	case <-ctx.Done():
-		return wire.Event{}, ctx.Err()
+	default:
+		select {
+		case <-p.exited:
+		case <-ctx.Done():
+			return wire.Event{}, ctx.Err()
+		}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -22,17 +22,25 @@ type Replica struct {
 	cfg Config
 	id  string // identity of cfg.URL
 
-	mu      sync.Mutex
-	started bool
-	closing bool
-	path    string   // of the database; absolute
-	dir     string   // of the replicator's state
-	process *process // the running replicator
-	ready   bool     // process replicates
-	changed chan struct{}
-	status  Status // but for what the canary knows
-	denied  bool   // the store does not accept the credentials
-	refused error  // why State is Refusing or Fenced
+	starting sync.Mutex // held while Start sets up, which Close waits for
+
+	mu         sync.Mutex
+	started    bool
+	closing    bool
+	path       string   // of the database; absolute
+	dir        string   // of the replicator's state
+	process    *process // the running replicator
+	ready      bool     // process replicates
+	changed    chan struct{}
+	status     Status    // but for what the canary knows
+	denied     bool      // the store does not accept the credentials
+	moved      [3]uint64 // what shows that something moves to the replica
+	progressed time.Time // when that changed
+	asked      time.Time // when Close was called
+	unfinished error     // why not everything may be in the replica after Close
+	refused    error     // why State is Refusing or Fenced
+
+	callbacks callbacks
 
 	canary canary
 	sync   syncer
@@ -53,7 +61,7 @@ func New(cfg Config) (*Replica, error) {
 		status: Status{State: Idle},
 	}
 	r.drills.r = r
-	r.canary.quit = make(chan struct{})
+	r.canary.r, r.canary.quit = r, make(chan struct{})
 	return r, nil
 }
 
@@ -80,14 +88,32 @@ func (r *Replica) start(ctx context.Context, path, schema string, exec Exec) err
 	if err != nil {
 		return err
 	}
+	if err := r.setUp(ctx, path, schema, exec); err != nil {
+		return err
+	}
+	if err := r.awaitStart(ctx); err != nil {
+		return errors.Join(err, r.Close())
+	}
+	r.do(r.drills.run)
+	return nil
+}
+
+// setUp starts everything that runs until Close.
+func (r *Replica) setUp(ctx context.Context, path, schema string, exec Exec) error {
+	r.starting.Lock()
+	defer r.starting.Unlock()
 	r.mu.Lock()
-	if r.started || r.closing {
-		r.mu.Unlock()
+	started, closing := r.started, r.closing
+	if !closing {
+		r.started, r.path, r.dir = true, path, r.cfg.dirFor(path)
+	}
+	r.mu.Unlock()
+	switch {
+	case closing:
+		return ErrClosed
+	case started:
 		return errors.New("it was started already")
 	}
-	r.started, r.path, r.dir = true, path, r.cfg.dirFor(path)
-	r.status.State = Starting
-	r.mu.Unlock()
 	owner, err := makeOwner(r.dir)
 	if err != nil {
 		return err
@@ -97,12 +123,9 @@ func (r *Replica) start(ctx context.Context, path, schema string, exec Exec) err
 		return err
 	}
 	order := r.order(owner, known)
+	r.update(func(s *Status) { s.State = Starting })
 	r.work.Go(func() { r.supervise(order) })
 	r.canary.start()
-	if err := r.awaitStart(ctx); err != nil {
-		return errors.Join(err, r.Close())
-	}
-	r.work.Go(r.drills.run)
 	return nil
 }
 
@@ -116,18 +139,20 @@ func (r *Replica) awaitStart(ctx context.Context) error {
 	defer patience.Stop()
 	lease := time.NewTimer(startPatience + max(r.cfg.LeaseTTL, 0))
 	defer lease.Stop()
+	lock := time.NewTimer(startPatience + r.cfg.FinalSync) // of a replicator that is at its last sync
+	defer lock.Stop()
 	tired := false
 	for {
 		r.mu.Lock()
-		state, why, changed := r.status.State, r.status.Why, r.changed
-		ready, leased := r.ready, strings.HasPrefix(why, waitingForLease)
+		state, why, changed, ready := r.status.State, r.status.Why, r.changed, r.ready
 		r.mu.Unlock()
+		leased, locked := strings.HasPrefix(why, waitingForLease), strings.HasPrefix(why, waitingForLock)
 		switch {
 		case ready:
 			return nil
 		case state == Refusing || state == Fenced:
 			return r.refusal()
-		case tired && !leased:
+		case tired && !leased && !locked:
 			r.cfg.Logger.Warn("backup: the replica cannot be reached yet", "why", why)
 			return nil
 		}
@@ -136,7 +161,15 @@ func (r *Replica) awaitStart(ctx context.Context) error {
 		case <-patience.C:
 			tired = true
 		case <-lease.C:
-			return nil
+			if !locked {
+				return nil
+			}
+		case <-lock.C:
+			if locked {
+				return fmt.Errorf("%w: %s", ErrInUse, why)
+			}
+		case <-r.stop:
+			return ErrClosed
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -171,25 +204,27 @@ func (r *Replica) Status() Status {
 // something may be missing. Close may be called more than once, also before Start.
 func (r *Replica) Close() error {
 	r.mu.Lock()
-	if r.closing {
-		r.mu.Unlock()
+	first := !r.closing
+	r.closing = true
+	r.mu.Unlock()
+	if !first {
+		<-r.stop
 		r.work.Wait()
 		return nil
 	}
-	r.closing = true
-	r.mu.Unlock()
+	r.starting.Lock()   // no other start sets up anything from now on
+	r.starting.Unlock() //nolint:staticcheck // it was only waited for
 	r.canary.close()
+	r.mu.Lock()
+	r.asked = time.Now()
 	close(r.stop)
+	r.mu.Unlock()
 	r.work.Wait()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	started, state := r.started, r.status.State
 	r.status.State, r.status.PID = Closed, 0
-	if !started || state == Refusing || state == Fenced {
-		return nil
-	}
-	if r.status.Error != "" {
-		return fmt.Errorf("backup: close: %w: %s", ErrNotReplicated, r.status.Error)
+	if r.unfinished != nil && r.refused == nil {
+		return fmt.Errorf("backup: close: %w: %w", ErrNotReplicated, r.unfinished)
 	}
 	return nil
 }
@@ -203,6 +238,38 @@ func (r *Replica) do(fn func()) bool {
 	}
 	r.work.Go(fn)
 	return true
+}
+
+// callbacks calls what the program has given, one after the other, in a goroutine that nobody waits
+// for: they may call Close.
+type callbacks struct {
+	mu      sync.Mutex
+	waiting []func()
+	running bool
+}
+
+func (c *callbacks) call(fn func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.waiting = append(c.waiting, fn)
+	if c.running {
+		return
+	}
+	c.running = true
+	go func() {
+		for {
+			c.mu.Lock()
+			if len(c.waiting) == 0 {
+				c.running = false
+				c.mu.Unlock()
+				return
+			}
+			next := c.waiting[0]
+			c.waiting = c.waiting[1:]
+			c.mu.Unlock()
+			next()
+		}
+	}()
 }
 
 // update changes the status.

@@ -18,10 +18,17 @@ const (
 	leastBackoff = 100 * time.Millisecond
 	mostBackoff  = 30 * time.Second
 
+	// mostBackoffReady is the same for one that got to work.
+	mostBackoffReady = 2 * time.Second
+
+	// livedWell is how long a replicator has to live for the next failure to be a new one.
+	livedWell = 10 * time.Second
+
 	// stuckAfter is the silence after which a replicator is ended. It speaks each second.
 	stuckAfter = 15 * time.Second
 
 	waitingForLease = "waiting for the lease"
+	waitingForLock  = "waiting for the lock"
 )
 
 // supervise keeps a replicator running until Close, and sees to the last sync.
@@ -33,43 +40,62 @@ func (r *Replica) supervise(order wire.Order) {
 		if r.over() {
 			return
 		}
+		if r.isClosing() {
+			r.lastSync(order, wasReady, err)
+			return
+		}
+		most := mostBackoff
 		if wasReady {
-			backoff, order.Known = leastBackoff, true
+			most = mostBackoffReady
 		}
-		closing := r.isClosing()
-		if closing && (wasReady && err == nil) {
-			return // with its last sync done
-		}
-		if closing && time.Since(began) > r.cfg.FinalSync {
-			return // nothing more can be done
+		if time.Since(began) > livedWell {
+			backoff = leastBackoff
 		}
 		r.cfg.Logger.Warn("backup: the replicator ended", "error", err)
 		r.update(func(s *Status) {
 			s.State, s.Why, s.Error, s.PID = Starting, "the replicator is started again", errText(err), 0
 			s.Restarts++
 		})
-		if closing {
-			r.lastSync(order)
-			return
-		}
-		pause := time.NewTimer(backoff)
+		pause := time.NewTimer(min(backoff, most))
 		select {
 		case <-pause.C:
-		case <-r.stop: // one more, for the last sync
+		case <-r.stop:
 			pause.Stop()
-			r.lastSync(order)
+			r.lastSync(order, false, err)
 			return
 		}
 		backoff = min(2*backoff, mostBackoff)
 	}
 }
 
-// lastSync starts a replicator for the sync that it makes before it ends.
-func (r *Replica) lastSync(order wire.Order) {
-	_, err := r.runOnce(order)
-	if err != nil && !r.over() {
-		r.update(func(s *Status) { s.Error = errText(err) })
+// lastSync takes note of how the last sync went. When there was none, another replicator is started
+// for it, as long as there is time.
+func (r *Replica) lastSync(order wire.Order, done bool, err error) {
+	asked := r.stopAsked()
+	for (!done || err != nil) && !r.over() {
+		order.FinalSync = r.cfg.FinalSync - time.Since(asked)
+		if order.FinalSync <= 0 {
+			break
+		}
+		if done, err = r.runOnce(order); done {
+			break // it has done what could be done
+		}
+		time.Sleep(leastBackoff)
 	}
+	if err == nil && !done {
+		err = errors.New("there was no time to replicate")
+	}
+	r.mu.Lock()
+	r.unfinished = err
+	r.mu.Unlock()
+	r.update(func(s *Status) { s.Error = errText(err) })
+}
+
+// stopAsked is when Close was called.
+func (r *Replica) stopAsked() time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.asked
 }
 
 // over reports whether there is nothing to start any more.
@@ -97,6 +123,7 @@ func errText(err error) string {
 
 // runOnce runs one replicator to its end and reports whether it came to replicate.
 func (r *Replica) runOnce(order wire.Order) (wasReady bool, err error) {
+	order.Known = order.Known || r.canary.isClaimed()
 	ctx, cancel := context.WithTimeout(context.Background(), helloTimeout)
 	defer cancel()
 	events := make(chan wire.Event)
@@ -141,7 +168,7 @@ func (r *Replica) runOnce(order wire.Order) (wasReady bool, err error) {
 		case <-stop:
 			stop = nil
 			p.stop()
-			timer := time.NewTimer(r.cfg.FinalSync + 5*time.Second)
+			timer := time.NewTimer(order.FinalSync + 5*time.Second)
 			defer timer.Stop()
 			deadline = timer.C
 		case <-deadline:
@@ -169,6 +196,9 @@ func (r *Replica) event(p *process, e wire.Event) {
 	case wire.State:
 		r.mu.Lock()
 		r.denied = e.Code == wire.CodeDenied
+		if moved := [3]uint64{e.TXID, e.ReplicaTXID, uint64(e.Moved)}; moved != r.moved {
+			r.moved, r.progressed = moved, time.Now()
+		}
 		r.mu.Unlock()
 		r.update(func(s *Status) {
 			s.TXID, s.ReplicaTXID, s.WALBytes, s.RSS, s.Error = e.TXID, e.ReplicaTXID, e.WALBytes, e.RSS, e.Error
@@ -181,7 +211,7 @@ func (r *Replica) event(p *process, e wire.Event) {
 		r.cfg.Logger.Error("backup: another machine has taken over the replica; nothing is copied any more", "by", e.Text)
 		r.refuse(Fenced, "taken over by "+e.Text, ErrFenced)
 		if r.cfg.OnFenced != nil {
-			r.cfg.OnFenced(e.Text)
+			r.callbacks.call(func() { r.cfg.OnFenced(e.Text) })
 		}
 	default:
 	}
@@ -206,6 +236,13 @@ func (r *Replica) deniedLast() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.denied
+}
+
+// idle is how long nothing has moved to the replica.
+func (r *Replica) idle() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return time.Since(r.progressed)
 }
 
 // restart ends the replicator, so that supervise starts another.

@@ -10,7 +10,8 @@ import (
 
 // WaitReplicated returns when everything that was committed before the call is in the replica:
 // for what must survive the loss of the machine. It takes about as long as one upload; calls that
-// come while one is under way share the next.
+// come while one is under way share the next. While the replica cannot be reached it returns an
+// error, not only when ctx ends.
 func (r *Replica) WaitReplicated(ctx context.Context) error {
 	if err := r.sync.wait(ctx, r); err != nil {
 		return fmt.Errorf("backup: wait until replicated: %w", err)

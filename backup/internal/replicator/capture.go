@@ -31,7 +31,7 @@ const (
 
 	// checkpointFrames is the length of the log in frames at which it is to begin anew, and
 	// checkpointEvery after what time it is if it is shorter.
-	checkpointFrames = 1000
+	checkpointFrames = 4000
 	checkpointEvery  = time.Minute
 
 	// checkpointPause is the least time between attempts to begin a log anew that readers need.

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/benbjohnson/litestream"
@@ -32,6 +33,8 @@ var errNoAnswer = errors.New("the replica does not answer")
 // there will be no others.
 type gate struct {
 	patience time.Duration // with a store that is silent, at least
+
+	moved atomic.Int64 // bytes, of all requests
 
 	mu      sync.Mutex
 	why     error // why it is shut
@@ -93,6 +96,7 @@ func (r *request) progress(n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.moved += int64(n)
+	r.gate.moved.Add(int64(n))
 	r.patience = min(r.least+time.Duration(r.moved/slowest)*time.Second, mostPatience)
 	r.since = time.Now()
 	r.timer.Reset(r.patience)

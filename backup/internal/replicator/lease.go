@@ -58,7 +58,7 @@ func (c *child) lease(ctx context.Context) wire.Event {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
-		return c.failed(fmt.Errorf("lease: %w", err))
+		return c.failed(err)
 	}
 	return wire.Event{Kind: wire.Done}
 }
@@ -156,10 +156,15 @@ func (h *holder) acquire(ctx context.Context) error {
 	for {
 		now, err := h.read(ctx)
 		var got *litestream.Lease
+		if err == nil && now != nil {
+			if err := h.displaced(now); err != nil {
+				return err
+			}
+		}
 		switch {
 		case err != nil:
 		case now == nil:
-			got, err = h.leaser.AcquireLease(ctx)
+			got, err = h.create(ctx)
 		case h.mine(now) || h.c.order.TakeOver || now.whole && now.lease.Owner == "":
 			got, err = h.replace(ctx, now)
 		case seen == nil || !now.whole && now.lease.ETag != seen.lease.ETag || now.whole && !seen.whole:
@@ -172,7 +177,7 @@ func (h *holder) acquire(ctx context.Context) error {
 		if got != nil && err == nil {
 			h.held = got
 			h.note(nil)
-			return h.checkConditions(ctx)
+			return errors.Join(h.remember(now, got.Generation, false), h.checkConditions(ctx))
 		}
 		wait := max(h.ttl/20, 20*time.Millisecond)
 		if err != nil && !lostRace(err) {
@@ -239,9 +244,28 @@ func (h *holder) until(s *sight) time.Time {
 	return late
 }
 
+// create makes a lease where there is none.
+func (h *holder) create(ctx context.Context) (*litestream.Lease, error) {
+	if err := h.remember(nil, 1, true); err != nil {
+		return nil, err
+	}
+	return h.leaser.AcquireLease(ctx)
+}
+
 // replace takes the place of a lease as it was seen. A process that held it will notice.
 func (h *holder) replace(ctx context.Context, s *sight) (*litestream.Lease, error) {
-	return h.leaser.RenewLease(ctx, &litestream.Lease{Generation: s.lease.Generation + 1, ETag: s.lease.ETag})
+	next := s.lease.Generation + 1
+	if !s.whole { // what it was is not known
+		l, _, err := h.remembered()
+		if err != nil {
+			return nil, err
+		}
+		next = max(l.Generation, l.Next) + 1
+	}
+	if err := h.remember(s, next, true); err != nil {
+		return nil, err
+	}
+	return h.leaser.RenewLease(ctx, &litestream.Lease{Generation: next, ETag: s.lease.ETag})
 }
 
 // lostRace reports whether somebody else has written the lease first.
@@ -302,11 +326,12 @@ func (h *holder) explain(ctx context.Context) (by string, lost bool, err error) 
 		return "", false, err
 	case now == nil: // somebody has deleted it
 		h.c.log.Warn("the lease was deleted from the replica")
-		got, err := h.leaser.AcquireLease(ctx)
-		if err == nil {
-			h.held = got
+		got, err := h.create(ctx)
+		if err != nil {
+			return "", false, err
 		}
-		return "", false, err
+		h.held = got
+		return "", false, h.remember(nil, got.Generation, false)
 	case !now.whole:
 		h.c.log.Warn("the lease in the replica was damaged")
 		h.held.ETag = now.lease.ETag

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -419,4 +421,113 @@ func TestLeaseOfUnreachableStore(t *testing.T) {
 	if last != nil {
 		t.Error(last)
 	}
+}
+
+// A database that another machine has replicated for meanwhile is not replicated over that, until
+// it is restored.
+func TestLeaseOfAnotherMachineBetween(t *testing.T) {
+	t.Parallel()
+	o := &leaseObject{}
+	dirs := map[string]string{"one": t.TempDir(), "two": t.TempDir()}
+	begin := func(owner string, change func(*wire.Order)) (func(), error) {
+		s := leaseScript(t, o, owner, false)
+		s.order.Mode, s.order.Dir, s.order.URL = wire.Replicate, dirs[owner], "s3://bucket/app"
+		if change != nil {
+			change(&s.order)
+		}
+		if s.order.Mode == wire.Lease {
+			if done := s.lease(t.Context()); done.Error != "" {
+				t.Fatal(done.Error)
+			}
+			return nil, nil
+		}
+		_, release, err := s.holdLease(t.Context())
+		if codeOf(err) == wire.CodeOtherOwner {
+			s.await("Refused", func(e wire.Event) bool { return e.Kind == wire.Refused && e.Code == wire.CodeOtherOwner })
+		} else if err == nil { // and Litestream begins
+			if err := os.MkdirAll(stateDir(s.order), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return release, err
+	}
+	run := func(owner string) {
+		t.Helper()
+		release, err := begin(owner, nil)
+		if err != nil {
+			t.Fatal(owner, err)
+		}
+		release()
+	}
+	refused := func(owner string) {
+		t.Helper()
+		if _, err := begin(owner, nil); codeOf(err) != wire.CodeOtherOwner {
+			t.Fatal(owner, err)
+		}
+	}
+	forRestore := func(o *wire.Order) { o.Mode = wire.Lease }
+	run("one")
+	run("one")
+	_, _ = begin("one", forRestore) // which fails, or changes nothing
+	run("one")
+	_, _ = begin("two", forRestore)
+	run("two")
+	refused("one")
+	run("two")
+	_, _ = begin("one", forRestore)
+	refused("one") // the restore has failed
+	_, _ = begin("one", forRestore)
+	if err := os.RemoveAll(filepath.Join(dirs["one"], "litestream")); err != nil { // it has not
+		t.Fatal(err)
+	}
+	run("one")
+	refused("two")
+	release, err := begin("two", func(o *wire.Order) { o.Adopt = true })
+	if err != nil {
+		t.Fatal(err)
+	}
+	release()
+	run("two")
+	// In another place nobody else was.
+	release, err = begin("one", func(o *wire.Order) { o.URL = "s3://bucket/other" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	release()
+}
+
+// A process that was killed between acquiring a lease and noting that goes on.
+func TestLeaseOfKilledProcess(t *testing.T) {
+	t.Parallel()
+	o := &leaseObject{}
+	dir := t.TempDir()
+	start := func() (*script, func(), error) {
+		s := leaseScript(t, o, "one", false)
+		s.order.Mode, s.order.Dir = wire.Replicate, dir
+		_, release, err := s.holdLease(t.Context())
+		return s, release, err
+	}
+	s, release, err := start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	release()
+	if err := os.MkdirAll(stateDir(s.order), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	h, err := s.newHolder(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now, err := h.read(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.replace(t.Context(), now); err != nil { // and no more
+		t.Fatal(err)
+	}
+	if _, release, err = start(); err != nil {
+		t.Fatal(err)
+	}
+	release()
 }

@@ -3,7 +3,6 @@ package replicator
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"slices"
 
 	"github.com/benbjohnson/litestream"
@@ -26,7 +25,7 @@ func (c *child) list(ctx context.Context) wire.Event {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
-		return c.failed(fmt.Errorf("list: %w", err))
+		return c.failed(err)
 	}
 	var points []wire.Point
 	for level, list := range objects {

@@ -266,19 +266,7 @@ func writeState(path string, s copyState) error {
 	if err != nil {
 		return err
 	}
-	name := statePath(path)
-	f, err := os.OpenFile(name+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(name+".new", name); err != nil {
-		return err
-	}
-	return syncDir(name)
+	return replaceFile(statePath(path), text)
 }
 
 func removeFiles(paths ...string) error {

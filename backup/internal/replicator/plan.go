@@ -163,7 +163,14 @@ func (c *catalog) noSuch(txid ltx.TXID) error {
 			}
 		}
 	}
-	return &codeError{wire.CodeNoBackup, fmt.Errorf("the state after transaction %d is not in the replica; before it there is that of %d, after it that of %d", txid, before, after)}
+	text := fmt.Sprintf("the state after transaction %d is not in the replica", txid)
+	if before != 0 {
+		text += fmt.Sprintf("; the one before it is that of %d", before)
+	}
+	if after != 0 {
+		text += fmt.Sprintf("; the one behind it is that of %d", after)
+	}
+	return &codeError{wire.CodeNoBackup, errors.New(text)}
 }
 
 // planTime returns the objects for a time. What an object begins with is the time of the last of

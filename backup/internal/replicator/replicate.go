@@ -349,7 +349,7 @@ func (r *replication) tell() {
 }
 
 func (r *replication) sendState() {
-	e := wire.Event{Kind: wire.State, RSS: residentBytes()}
+	e := wire.Event{Kind: wire.State, RSS: residentBytes(), Moved: r.gate.moved.Load()}
 	r.mu.Lock()
 	k := r.keeper
 	e.TXID, e.ReplicaTXID = r.txid, r.there

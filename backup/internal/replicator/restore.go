@@ -36,7 +36,7 @@ func (c *child) restore(ctx context.Context) wire.Event {
 	defer cancel()
 	restored, err := c.restoreTo(ctx, c.order.Output, target{ltx.TXID(c.order.TXID), c.order.Timestamp})
 	if err != nil {
-		return c.failed(fmt.Errorf("restore: %w", err))
+		return c.failed(err)
 	}
 	return wire.Event{Kind: wire.Done, Restored: &restored}
 }
@@ -82,7 +82,7 @@ func (c *child) restoreTo(ctx context.Context, output string, t target) (wire.Re
 		case errors.As(err, &broken) && len(r.damaged) < maxDamaged && r.leaveOut(broken.object, err):
 			try--
 			continue
-		case r.first != nil && errors.As(err, &gap):
+		case r.first != nil && (errors.As(err, &gap) || codeOf(err) == wire.CodeNoBackup):
 			return wire.Restored{}, fmt.Errorf("%w, and nothing else has those transactions", r.first)
 		case try >= restoreTries || !r.worthAnother(err):
 			if errors.As(err, &gap) {

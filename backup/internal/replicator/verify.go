@@ -52,6 +52,9 @@ var discard = pageSink{begin: func(ltx.Header) error { return nil }, page: func(
 const (
 	maxIndexEntry = 5 + 10 + 10
 	indexEnd      = 1 + 8 + ltx.TrailerSize
+
+	// leastObject is the size of an object without a page.
+	leastObject = ltx.HeaderSize + ltx.PageHeaderSize + indexEnd
 )
 
 // readObject reads an object as a whole and passes on what it holds. Only when it returns no error
@@ -61,6 +64,9 @@ const (
 // and sees to it that a first object is a whole database. A damagedError tells what is wrong with
 // the object, any other error that it could not be read.
 func readObject(ctx context.Context, client litestream.ReplicaClient, o *ltx.FileInfo, sink pageSink) (ltx.Header, error) {
+	if o.Size < leastObject { // some stores answer requests for an empty object with an error
+		return ltx.Header{}, damagedObject(o, "it has %d bytes only", o.Size)
+	}
 	body := &objectReader{ctx: ctx, client: client, object: o}
 	defer body.close()
 	h, err := decodeObject(body, o, sink)
@@ -261,6 +267,9 @@ func pause(ctx context.Context, d time.Duration) bool {
 // timeOf reads when an object was made, from its header, which may be damaged. The stores keep
 // that time too, but not for ever: files lose it when they are copied.
 func timeOf(ctx context.Context, client litestream.ReplicaClient, o *ltx.FileInfo) (time.Time, error) {
+	if o.Size < leastObject {
+		return time.Time{}, damagedObject(o, "it has %d bytes only", o.Size)
+	}
 	body, err := client.OpenLTXFile(ctx, o.Level, o.MinTXID, o.MaxTXID, 0, ltx.HeaderSize)
 	if err != nil {
 		return time.Time{}, fmt.Errorf("read the time of object %s: %w", objectName(o), err)

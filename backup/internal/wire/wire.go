@@ -110,7 +110,7 @@ const (
 	Waiting Kind = "waiting" // for what Code says, "lock" or "lease", held by Text
 	Vacant  Kind = "vacant"  // the replica is empty, or Adopt: Go may be said
 	Ready   Kind = "ready"   // replicating, or following: TXID
-	State   Kind = "state"   // each second, also while starting: TXID, ReplicaTXID, WALBytes, RSS, Error of the last sync
+	State   Kind = "state"   // each second, also while starting: TXID, ReplicaTXID, WALBytes, RSS, Moved, Error of the last sync
 	Refused Kind = "refused" // will never replicate this: Code, Text. Done follows
 	Fenced  Kind = "fenced"  // the lease was lost to Text; nothing is written any more. Done follows
 	Log     Kind = "log"     // Level, Text, Attrs
@@ -152,7 +152,8 @@ type Event struct {
 	ReplicaTXID uint64 `json:"replica_txid,omitempty"`
 	Number      uint64 `json:"number,omitempty"`
 	WALBytes    int64  `json:"wal_bytes,omitempty"`
-	RSS         int64  `json:"rss,omitempty"` // bytes
+	RSS         int64  `json:"rss,omitempty"`   // bytes
+	Moved       int64  `json:"moved,omitempty"` // bytes to and from the store, since the start
 
 	Level int             `json:"level,omitempty"` // of log/slog
 	Attrs json.RawMessage `json:"attrs,omitempty"` // an object
