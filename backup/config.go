@@ -12,10 +12,10 @@ import (
 
 // Config configures [New]. URL is needed.
 type Config struct {
-	// URL is where the copy is: file:///absolute/directory, s3://bucket/prefix,
-	// sftp://user@host/path, gs://bucket/prefix, abs://account@container/prefix,
-	// nats://host/bucket or webdavs://host/path, with the parameters of Litestream
-	// (https://litestream.io/reference/config/#replica-settings). Each database needs one of its own.
+	// URL is where the copy is: file:///absolute/directory, s3://bucket/prefix, sftp://user@host/path,
+	// gs://bucket/prefix, abs://account@container/prefix, nats://host/bucket or webdavs://host/path.
+	// The parameters and credentials are those that the package of the scheme names. Each database
+	// needs a URL of its own.
 	URL string
 
 	// Credentials returns environment variables for the replicator, such as AWS_ACCESS_KEY_ID and

@@ -90,9 +90,9 @@ func (c Config) integrity(ctx context.Context, scratch string, old installed, fo
 	}
 	switch {
 	case c.ApplicationID != 0 && id != c.ApplicationID:
-		return fmt.Errorf("what the replica holds has application_id %d, %d is wanted", id, c.ApplicationID)
+		return fmt.Errorf("the copy has application_id %d, %d is wanted", id, c.ApplicationID)
 	case old.known && id != old.applicationID && !force:
-		return fmt.Errorf("what the replica holds has application_id %d, the database to replace has %d", id, old.applicationID)
+		return fmt.Errorf("the copy has application_id %d, the database to replace has %d", id, old.applicationID)
 	}
 	return nil
 }
@@ -133,15 +133,20 @@ func integrityCheck(ctx context.Context, db *sql.DB) error {
 	return nil
 }
 
-// install puts scratch in a place where nothing is, or an empty file. When somebody else puts
-// something there at the same time, the error is fs.ErrExist.
+// install puts scratch in a claimed place where nothing is, or an empty file. When somebody has
+// made a database there meanwhile, nothing changes and the error is fs.ErrExist.
 func (c Config) install(scratch, path string) error {
+	exists, err := hasContent(path)
+	if err == nil && exists {
+		err = fmt.Errorf("%s: %w", path, fs.ErrExist)
+	}
+	if err != nil {
+		return err
+	}
 	stamp := c.stamp()
-	// An orphaned log would be taken for that of the new file.
-	for _, suffix := range []string{"-wal", "-shm"} {
-		if err := os.Rename(path+suffix, path+stamp+suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
+	// An orphaned log or journal would be taken for that of the new file.
+	if err := moveBeside(path, path+stamp); err != nil {
+		return err
 	}
 	if err := c.setAside(path, stamp); err != nil {
 		return err
@@ -176,10 +181,8 @@ func (c Config) replace(ctx context.Context, scratch, path string, force bool) (
 			return "", err
 		}
 		// It is no database any more: what belongs to it goes with it.
-		for _, suffix := range []string{"-wal", "-shm"} {
-			if err := os.Rename(path+suffix, kept+suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return "", err
-			}
+		if err := moveBeside(path, kept); err != nil {
+			return "", err
 		}
 	}
 	if err := c.setAside(path, stamp); err != nil {
@@ -192,6 +195,16 @@ func (c Config) replace(ctx context.Context, scratch, path string, force bool) (
 		return "", err
 	}
 	return kept, syncDir(path)
+}
+
+// moveBeside renames what is beside a database.
+func moveBeside(path, to string) error {
+	for _, suffix := range besideDatabase {
+		if err := os.Rename(path+suffix, to+suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // setAside renames what a replicator has noted about the file that was at path. It may hold what

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -281,15 +282,25 @@ func (r *Replica) update(change func(s *Status)) {
 	r.changed = make(chan struct{})
 }
 
-// databasePath checks the path of a database and makes it absolute.
+// databasePath checks the path of a database and makes it absolute. A symbolic link is followed:
+// what SQLite has beside a database is beside the file that it leads to.
 func databasePath(path string) (string, error) {
-	switch {
-	case path == "":
+	if path == "" {
 		return "", errors.New("the path of the database is empty")
-	case strings.ContainsAny(path, "?#%"):
+	}
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	if _, err := os.Lstat(path); err == nil {
+		if path, err = filepath.EvalSymlinks(path); err != nil {
+			return "", fmt.Errorf("the path of the database leads nowhere: %w", err)
+		}
+	}
+	if strings.ContainsAny(path, "?#%") {
 		return "", fmt.Errorf("the path %q holds one of ? # %%, which Litestream takes for a part of a URL", path)
 	}
-	return filepath.Abs(path)
+	return path, nil
 }
 
 // dirFor returns the directory of the replicator's state; path is absolute.

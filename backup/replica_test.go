@@ -285,9 +285,13 @@ func TestProgramKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	var replicator, rows int
-	if _, err := fmt.Fscanf(out, "%d %d\n", &replicator, &rows); err != nil {
-		_, _ = cmd.Process.Kill(), cmd.Wait()
-		t.Fatal(err, stderr.String())
+	var line [100]byte
+	n, err := out.Read(line[:])
+	if _, scanErr := fmt.Sscanf(string(line[:n]), "%d %d\n", &replicator, &rows); scanErr != nil {
+		_ = cmd.Process.Kill()
+		rest, _ := io.ReadAll(out)
+		_ = cmd.Wait()
+		t.Fatal(err, string(line[:n]), string(rest), stderr.String())
 	}
 	l.kill(cmd.Process.Pid)
 	_, _ = io.Copy(io.Discard, out)
@@ -316,7 +320,7 @@ func program(t *testing.T, path string) {
 		t.Fatal(err)
 	}
 	r, err := backup.New(backup.Config{
-		URL: "file://" + filepath.Join(filepath.Dir(path), "replica"), SyncInterval: time.Hour, DrillInterval: -1,
+		URL: "file://" + filepath.Join(filepath.Dir(path), "replica"), SyncInterval: time.Hour, AlarmAfter: 3 * time.Hour, DrillInterval: -1,
 	})
 	if err != nil {
 		t.Fatal(err)

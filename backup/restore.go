@@ -64,27 +64,47 @@ func (r *Replica) Restore(ctx context.Context, path string, o RestoreOptions) (R
 	return res, nil
 }
 
-func (r *Replica) restore(ctx context.Context, path string, o RestoreOptions) (Restored, error) {
-	path, err := databasePath(path)
-	if err != nil {
-		return Restored{}, err
+func (r *Replica) restore(ctx context.Context, path string, o RestoreOptions) (res Restored, err error) {
+	if path, err = databasePath(path); err != nil {
+		return res, err
 	}
 	if o.TXID != 0 && !o.Timestamp.IsZero() {
-		return Restored{}, errors.New("a transaction and a time are given")
+		return res, errors.New("a transaction and a time are given")
 	}
-	return r.cfg.put(ctx, path, o, func(scratch string, exists bool) (Restored, error) {
-		if exists {
-			if err := r.takeLease(ctx, path, false); err != nil {
-				return Restored{}, err
-			}
-		}
-		return r.fetch(ctx, scratch, o)
+	cfg := r.cfg
+	running := r.replicatesOther(path)
+	if running {
+		cfg.Dir = "" // which is that of the other database
+	}
+	p, err := cfg.claim(ctx, path, o)
+	if err != nil {
+		return res, err
+	}
+	defer p.release()
+	if !p.exists || running {
+		return p.put(ctx, o, r.fetcher(o), ctx.Err)
+	}
+	err = r.underLease(ctx, path, false, func(ctx context.Context, sure func() error) error {
+		res, err = p.put(ctx, o, r.fetcher(o), sure)
+		return err
 	})
+	return res, err
+}
+
+// replicatesOther reports whether this Replica was started for another database.
+func (r *Replica) replicatesOther(path string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.started && r.path != path
 }
 
 // RestoreFile puts a copy of the database file at from, such as one of [Snapshots], at path, with
-// the same checks as [Replica.Restore], and that of its checksum if there is one. Of cfg it uses what is about databases: Driver, Open, Dir,
-// ApplicationID, MaxSize and Now. o must not name a transaction or a time.
+// the same checks as [Replica.Restore], and that of its checksum if there is one. The file must be
+// whole: one with a log or journal beside it is refused, as what is only there would be missing.
+// Nothing may have it open, least of all this process, whose locks on it would be lost.
+//
+// Of cfg it uses what is about databases: Driver, Open, Dir, ApplicationID, MaxSize and Now. o must
+// not name a transaction or a time.
 func RestoreFile(ctx context.Context, cfg Config, from, path string, o RestoreOptions) (Restored, error) {
 	res, err := restoreFile(ctx, cfg.withDefaults(), from, path, o)
 	if err != nil {
@@ -97,25 +117,37 @@ func restoreFile(ctx context.Context, cfg Config, from, path string, o RestoreOp
 	if o.TXID != 0 || !o.Timestamp.IsZero() {
 		return Restored{}, errors.New("a file holds one state only")
 	}
-	return cfg.put(ctx, path, o, func(scratch string, _ bool) (Restored, error) {
+	path, err := databasePath(path)
+	if err != nil {
+		return Restored{}, err
+	}
+	p, err := cfg.claim(ctx, path, o)
+	if err != nil {
+		return Restored{}, err
+	}
+	defer p.release()
+	return p.put(ctx, o, func(ctx context.Context, scratch string) (Restored, error) {
 		return cfg.copyFile(ctx, from, scratch)
-	})
+	}, ctx.Err)
 }
 
 func (c Config) copyFile(ctx context.Context, from, to string) (res Restored, err error) {
-	source, err := os.Open(from)
+	source, info, err := openRegular(from)
 	if err != nil {
 		return res, err
 	}
 	defer source.Close()
-	info, err := source.Stat()
-	switch {
-	case err != nil:
-		return res, err
-	case !info.Mode().IsRegular():
-		return res, errors.New("it is no file")
-	case c.MaxSize > 0 && info.Size() > c.MaxSize:
+	if c.MaxSize > 0 && info.Size() > c.MaxSize {
 		return res, fmt.Errorf("it has %d bytes, Config.MaxSize is %d", info.Size(), c.MaxSize)
+	}
+	for _, suffix := range []string{"-wal", "-journal"} {
+		beside, err := os.Lstat(from + suffix)
+		switch {
+		case err == nil && beside.Size() > 0:
+			return res, fmt.Errorf("a part of it may be in its %s; open and close it with SQLite first", suffix[1:])
+		case err != nil && !errors.Is(err, fs.ErrNotExist):
+			return res, err
+		}
 	}
 	target, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -126,56 +158,85 @@ func (c Config) copyFile(ctx context.Context, from, to string) (res Restored, er
 	if err = errors.Join(err, target.Sync(), target.Close()); err != nil {
 		return res, err
 	}
-	want, err := os.ReadFile(from + checksumExt)
-	switch got := hex.EncodeToString(sum.Sum(nil)); {
-	case err != nil && !errors.Is(err, fs.ErrNotExist):
+	if err := compareSum(from+checksumExt, hex.EncodeToString(sum.Sum(nil))); err != nil {
 		return res, err
-	case err == nil && !strings.HasPrefix(string(want), got+" "):
-		return res, fmt.Errorf("%w: %s has another checksum", ErrCorrupt, filepath.Base(from)+checksumExt)
 	}
 	return Restored{Time: info.ModTime(), Bytes: info.Size(), Objects: 1}, nil
 }
 
-// put makes a copy beside path by means of write, checks it and gives it its place.
-func (c Config) put(ctx context.Context, path string, o RestoreOptions, write func(scratch string, exists bool) (Restored, error)) (res Restored, err error) {
-	began := time.Now()
-	if path, err = databasePath(path); err != nil {
-		return res, err
+// compareSum compares a checksum with that in a file, if there is one.
+func compareSum(file, sum string) error {
+	f, _, err := openRegular(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	exists, err := hasContent(path)
 	if err != nil {
-		return res, err
+		return err
 	}
-	var old installed
-	if exists {
-		if !o.Replace {
-			return res, fmt.Errorf("%s: %w", path, fs.ErrExist)
-		}
-		if old, err = c.lookAt(ctx, path); err != nil && (!o.Force || errors.Is(err, ErrInUse)) {
-			return res, err
-		}
+	defer f.Close()
+	want, err := io.ReadAll(io.LimitReader(f, 1<<10))
+	if err == nil && !strings.HasPrefix(string(want), sum+" ") {
+		err = fmt.Errorf("%w: %s has another checksum", ErrCorrupt, filepath.Base(file))
 	}
-	scratch := path + ".restoring-" + rand.Text()
+	return err
+}
+
+// openRegular opens a file that is a regular one: to open a pipe might take for ever.
+func openRegular(path string) (*os.File, fs.FileInfo, error) {
+	before, err := os.Lstat(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !before.Mode().IsRegular() {
+		return nil, nil, fmt.Errorf("%s is not a regular file", path)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !os.SameFile(before, info) {
+		err = fmt.Errorf("%s was replaced", path)
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, f.Close())
+	}
+	return f, info, nil
+}
+
+// put makes a copy beside the place by means of write, checks it and moves it there, unless sure
+// fails.
+func (p *place) put(ctx context.Context, o RestoreOptions, write func(ctx context.Context, scratch string) (Restored, error), sure func() error) (res Restored, err error) {
+	began := time.Now()
+	scratch := p.path + scratchInfix + rand.Text()
 	defer func() {
-		for _, suffix := range []string{"", "-wal", "-shm"} {
+		for _, suffix := range scratchSuffixes {
 			if e := os.Remove(scratch + suffix); e != nil && !errors.Is(e, fs.ErrNotExist) {
 				err = errors.Join(err, e)
 			}
 		}
 	}()
-	if res, err = write(scratch, exists); err != nil {
+	if res, err = write(ctx, scratch); err != nil {
 		return res, err
 	}
-	if err := c.verify(ctx, scratch, old, o); err != nil {
+	if err := p.cfg.verify(ctx, scratch, p.old, o); err != nil {
 		return res, err
 	}
-	if exists {
-		res.Kept, err = c.replace(ctx, scratch, path, o.Force)
+	if err := sure(); err != nil {
+		return res, err
+	}
+	if p.exists {
+		res.Kept, err = p.cfg.replace(ctx, scratch, p.path, o.Force)
 	} else {
-		err = c.install(scratch, path)
+		err = p.cfg.install(scratch, p.path)
 	}
 	res.Duration = time.Since(began)
 	return res, err
+}
+
+// fetcher returns what writes the wanted state of the replica.
+func (r *Replica) fetcher(o RestoreOptions) func(ctx context.Context, scratch string) (Restored, error) {
+	return func(ctx context.Context, scratch string) (Restored, error) { return r.fetch(ctx, scratch, o) }
 }
 
 // fetch writes a state of the replica to a file that does not exist.
@@ -217,22 +278,35 @@ func (r *Replica) restoreIfMissing(ctx context.Context, path string, check func(
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return false, err
 	}
-	// What another machine copies there while this one reads would be lost.
-	if err := r.takeLease(ctx, path, false); err != nil {
-		return false, err
-	}
-	res, err := r.restore(ctx, path, RestoreOptions{Check: check})
+	res, err := r.restoreMissing(ctx, path, RestoreOptions{Check: check})
 	switch {
 	case errors.Is(err, ErrNoBackup):
 		r.cfg.Logger.Info("backup: nothing to restore, a new database begins", "path", path)
 		return false, nil
-	case errors.Is(err, fs.ErrExist): // another process was faster
-		return false, nil
+	case errors.Is(err, fs.ErrExist):
+		if exists, e := hasContent(path); exists || e != nil { // another process was faster
+			return false, e
+		}
+		return false, err
 	case err != nil:
 		return false, err
 	}
 	r.cfg.Logger.Info("backup: restored", "path", path, "txid", res.TXID, "time", res.Time, "bytes", res.Bytes, "duration", res.Duration)
 	return true, nil
+}
+
+func (r *Replica) restoreMissing(ctx context.Context, path string, o RestoreOptions) (res Restored, err error) {
+	p, err := r.cfg.claim(ctx, path, o)
+	if err != nil {
+		return res, err
+	}
+	defer p.release()
+	// What another machine copies there while this one reads would be lost.
+	err = r.underLease(ctx, path, false, func(ctx context.Context, sure func() error) error {
+		res, err = p.put(ctx, o, r.fetcher(o), sure)
+		return err
+	})
+	return res, err
 }
 
 // hasContent reports whether there is a database at path. An empty file is none: that is what a

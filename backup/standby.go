@@ -22,13 +22,15 @@ type Standby struct {
 	r    *Replica
 	path string // of the database that it may become
 
-	mu      sync.Mutex
-	process *process
-	status  StandbyStatus
-	closed  bool
-	changed chan struct{}
+	mu        sync.Mutex
+	process   *process
+	status    StandbyStatus
+	following bool                    // supervise runs and was not told to stop
+	closed    bool                    // by Close, or because it was promoted
+	promotion context.CancelCauseFunc // ends the Promote that is under way; nil: none is
+	changed   chan struct{}
 
-	stop chan struct{}
+	stop chan struct{} // closed to end supervise
 	work sync.WaitGroup
 }
 
@@ -61,8 +63,8 @@ func (r *Replica) Follow(path string) (*Standby, error) {
 	if err != nil {
 		return nil, fmt.Errorf("backup: follow: %w", err)
 	}
-	s := &Standby{r: r, path: path, stop: make(chan struct{}), changed: make(chan struct{}), status: StandbyStatus{Copy: path + "-standby"}}
-	s.work.Go(s.supervise)
+	s := &Standby{r: r, path: path, changed: make(chan struct{}), status: StandbyStatus{Copy: path + "-standby"}}
+	s.resume()
 	return s, nil
 }
 
@@ -173,7 +175,8 @@ func (s *Standby) update(change func(*StandbyStatus)) {
 // it acknowledges until then and later is lost. Replicas without leases keep nobody apart: see to
 // it that the other machine is off.
 //
-// When Promote fails, the standby goes on following.
+// When Promote fails, the standby goes on following, unless it was closed: Close makes a Promote
+// that is under way fail with [ErrClosed]. There cannot be two at the same time.
 func (s *Standby) Promote(ctx context.Context, force bool, check func(ctx context.Context, path string) error) error {
 	if err := s.promote(ctx, force, check); err != nil {
 		return fmt.Errorf("backup: promote: %w", err)
@@ -182,52 +185,78 @@ func (s *Standby) Promote(ctx context.Context, force bool, check func(ctx contex
 }
 
 func (s *Standby) promote(ctx context.Context, force bool, check func(ctx context.Context, path string) error) error {
-	cfg := s.r.cfg
-	if err := s.r.takeLease(ctx, s.path, force); err != nil {
-		return err
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	s.mu.Lock()
+	switch {
+	case s.closed:
+		s.mu.Unlock()
+		return ErrClosed
+	case s.promotion != nil:
+		s.mu.Unlock()
+		return errors.New("it is being promoted already")
 	}
-	if force && cfg.LeaseTTL > 0 { // the other one may not know yet
-		pause := time.NewTimer(cfg.LeaseTTL)
-		defer pause.Stop()
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+	s.promotion = cancel
+	s.mu.Unlock()
+
+	err := s.take(ctx, force, check)
+	if err != nil && errors.Is(context.Cause(ctx), ErrClosed) {
+		err = ErrClosed
 	}
-	if err := s.catchUp(ctx); err != nil {
-		return err
-	}
-	if err := s.Close(); err != nil {
-		return err
-	}
-	copied := s.status.Copy
-	err := cfg.verify(ctx, copied, installed{}, RestoreOptions{Check: check})
-	if err == nil {
-		err = cfg.install(copied, s.path)
-	}
+	s.mu.Lock()
+	s.promotion = nil
+	s.closed = s.closed || err == nil
+	s.mu.Unlock()
 	if err != nil {
-		s.reopen()
+		s.resume()
+	}
+	return err
+}
+
+// take puts the copy in its place, under the lease from the first to the last.
+func (s *Standby) take(ctx context.Context, force bool, check func(ctx context.Context, path string) error) error {
+	cfg := s.r.cfg
+	p, err := cfg.claim(ctx, s.path, RestoreOptions{})
+	if err != nil {
 		return err
 	}
-	for _, suffix := range []string{"", "-txid", "-txid.new", "-fresh", "-fresh.partial", "-journal", "-wal", "-shm"} {
-		if err := os.Remove(copied + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			cfg.Logger.Warn("backup: remove what is left of the standby", "error", err)
+	defer p.release()
+	return s.r.underLease(ctx, s.path, force, func(ctx context.Context, sure func() error) error {
+		if force && cfg.LeaseTTL > 0 { // the other one may not know yet
+			if err := wait(ctx, cfg.LeaseTTL); err != nil {
+				return err
+			}
 		}
-	}
-	return nil
+		if err := s.catchUp(ctx); err != nil {
+			return err
+		}
+		s.halt()
+		copied := s.status.Copy
+		if err := cfg.verify(ctx, copied, installed{}, RestoreOptions{Check: check}); err != nil {
+			return err
+		}
+		if err := sure(); err != nil {
+			return err
+		}
+		if err := cfg.install(copied, s.path); err != nil {
+			return err
+		}
+		for _, suffix := range append([]string{"", "-txid", "-txid.new", "-fresh", "-fresh.partial"}, besideDatabase...) {
+			if err := os.Remove(copied + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				cfg.Logger.Warn("backup: remove what is left of the standby", "error", err)
+			}
+		}
+		return nil
+	})
 }
 
 // catchUp applies everything that is in the replica.
 func (s *Standby) catchUp(ctx context.Context) error {
 	for {
 		s.mu.Lock()
-		p, ready, changed, closed := s.process, s.status.Ready, s.changed, s.closed
+		p, ready, changed := s.process, s.status.Ready, s.changed
 		s.mu.Unlock()
-		switch {
-		case closed:
-			return ErrClosed
-		case p != nil && ready:
+		if p != nil && ready {
 			_, err := p.call(ctx, wire.Command{Op: wire.CatchUp})
 			var reply *replyError
 			if err == nil || ctx.Err() != nil || errors.As(err, &reply) {
@@ -242,21 +271,37 @@ func (s *Standby) catchUp(ctx context.Context) error {
 	}
 }
 
-func (s *Standby) reopen() {
+// resume begins to follow, unless it does or is closed.
+func (s *Standby) resume() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.closed, s.stop = false, make(chan struct{})
+	if s.closed || s.following {
+		return
+	}
+	s.following, s.stop = true, make(chan struct{})
 	s.work.Go(s.supervise)
 }
 
-// Close ends the following. The copy stays, and another Follow goes on with it.
-func (s *Standby) Close() error {
+// halt ends the following and waits for that.
+func (s *Standby) halt() {
 	s.mu.Lock()
-	if !s.closed {
-		s.closed = true
+	if s.following {
+		s.following = false
 		close(s.stop)
 	}
 	s.mu.Unlock()
 	s.work.Wait()
+}
+
+// Close ends the following. The copy stays, and another Follow goes on with it. A Promote that is
+// under way is made to fail, but not waited for.
+func (s *Standby) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	if s.promotion != nil {
+		s.promotion(ErrClosed)
+	}
+	s.mu.Unlock()
+	s.halt()
 	return nil
 }

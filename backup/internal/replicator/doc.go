@@ -10,6 +10,11 @@
 // short. Litestream's own loops are not used for that: they wait up to five minutes after errors,
 // and cannot be stopped without a last upload.
 //
+// What is captured is less than what Litestream would read by itself, and at times more: see
+// [keeper.capture]. A local file is uploaded when it is known to hold nothing but what was
+// committed, and where it is not certain that it follows from the one before, the whole database is
+// copied again.
+//
 // Everything between Litestream and the store goes through one client, which ends requests that
 // get no answer, and all of them when the lease of the replica is lost.
 package replicator

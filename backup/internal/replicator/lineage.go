@@ -64,7 +64,7 @@ func (h *holder) displaced(s *sight) error {
 		}
 		return err
 	}
-	err = &codeError{wire.CodeOtherOwner, fmt.Errorf("another machine has replicated to the same place since; restore the database, or set Config.Adopt to replicate this one all the same")}
+	err = &codeError{wire.CodeOtherOwner, fmt.Errorf("another machine has had the lease of the replica since; restore the database, or set Config.Adopt to replicate this one all the same")}
 	h.c.send(wire.Event{Kind: wire.Refused, Code: wire.CodeOtherOwner, Error: err.Error()})
 	return err
 }
