@@ -172,11 +172,11 @@ func (c Config) replace(ctx context.Context, scratch, path string, force bool) (
 	stamp := c.stamp()
 	kept = path + stamp
 	db, err := c.open(path)
-	if err != nil {
-		return "", err
+	if err == nil {
+		defer func() { err = errors.Join(err, db.Close()) }()
+		err = seclude(ctx, db)
 	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	if err := seclude(ctx, db); err != nil {
+	if err != nil {
 		if !force || errors.Is(err, ErrInUse) {
 			return "", err
 		}

@@ -203,13 +203,13 @@ func (s *Standby) promote(ctx context.Context, force bool, check func(ctx contex
 	if err != nil && errors.Is(context.Cause(ctx), ErrClosed) {
 		err = ErrClosed
 	}
-	s.mu.Lock()
-	s.promotion = nil
-	s.closed = s.closed || err == nil
-	s.mu.Unlock()
 	if err != nil {
 		s.resume()
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.promotion = nil
+	s.closed = s.closed || err == nil
 	return err
 }
 

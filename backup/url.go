@@ -27,8 +27,7 @@ func parameters(scheme string) []string {
 	case "s3":
 		return []string{
 			"endpoint", "region", "forcePathStyle", "signPayload", "signAcceptEncoding", "requireContentMD5",
-			"putObjectContentMD5", "concurrency", "partSize", "storageClass",
-			"sseCustomerAlgorithm", "sseCustomerKey", "sseCustomerKeyMD5", "sseKmsKeyId", plaintext,
+			"putObjectContentMD5", "concurrency", "partSize", "storageClass", "sseKmsKeyId", plaintext,
 		}
 	case "sftp":
 		return []string{"hostKey", "keyPath"}
@@ -90,6 +89,8 @@ func checkParameters(u *url.URL) (mistakes []string) {
 	known := parameters(u.Scheme)
 	for _, name := range slices.Sorted(maps.Keys(query)) {
 		switch {
+		case isSecret(name):
+			bad("the parameter %q has no place in it: %s", name, secretHint(u.Scheme))
 		case !slices.Contains(known, name) && len(known) == 0:
 			bad("a replica of kind %s has no parameters", u.Scheme)
 			return mistakes
@@ -104,6 +105,22 @@ func checkParameters(u *url.URL) (mistakes []string) {
 		}
 	}
 	return mistakes
+}
+
+// isSecret reports whether a parameter of that name would hold a secret, or belong to one. URLs get
+// into logs, lists of processes and states of what is replicated.
+func isSecret(name string) bool {
+	name = strings.ToLower(strings.NewReplacer("-", "", "_", "").Replace(name))
+	return slices.ContainsFunc([]string{"secret", "password", "passwd", "passphrase", "token", "accesskey", "accountkey", "credential", "ssecustomer"},
+		func(word string) bool { return strings.Contains(name, word) })
+}
+
+// secretHint is what to do instead.
+func secretHint(scheme string) string {
+	if scheme == "s3" {
+		return "let Config.Credentials return the credentials; sseKmsKeyId names a key for encryption that the store has, there are no others"
+	}
+	return "let Config.Credentials return it"
 }
 
 // checkScheme checks what is particular to a scheme.

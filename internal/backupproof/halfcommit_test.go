@@ -50,18 +50,18 @@ func TestHalfCommit(t *testing.T) {
 func (p *proof) halfCommit() {
 	p.Helper()
 	pid := p.app.cmd.Process.Pid
+	before := p.points()
 	for {
 		kill(p.T, pid, syscall.SIGSTOP)
-		if p.unlocked() {
+		if release, ok := p.lock(); ok {
+			p.forgeLog()
+			release()
 			break
 		}
 		kill(p.T, pid, syscall.SIGCONT) // it was at work
 		p.app.awaitCommits(p.T, 1)
 	}
 	defer kill(p.T, pid, syscall.SIGCONT)
-
-	before := p.points()
-	p.forgeLog()
 	patience := time.NewTimer(time.Second)
 	defer patience.Stop()
 	tick := time.NewTicker(100 * time.Millisecond)
@@ -75,19 +75,23 @@ func (p *proof) halfCommit() {
 	}
 }
 
-// unlocked reports whether nobody is about to write.
-func (p *proof) unlocked() bool {
+// lock keeps everybody from writing until release is called, if nobody is about to.
+func (p *proof) lock() (release func(), ok bool) {
 	p.Helper()
 	db, err := sql.Open(sqlite.DriverName, "file:"+p.orders.Database+"?_busy_timeout=100&_txlock=immediate")
 	if err != nil {
 		p.Fatal(err)
 	}
-	defer db.Close()
 	tx, err := db.BeginTx(p.Context(), nil)
-	if err == nil {
-		err = tx.Rollback()
+	if err != nil {
+		_ = db.Close()
+		return nil, false
 	}
-	return err == nil
+	return func() {
+		if err := errors.Join(tx.Rollback(), db.Close()); err != nil {
+			p.Fatal(err)
+		}
+	}, true
 }
 
 // points returns how many objects the replica has.

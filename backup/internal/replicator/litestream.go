@@ -97,7 +97,7 @@ func (k *keeper) open(ctx context.Context, client litestream.ReplicaClient) (err
 	if k.db.PageSize() == 0 {
 		return errors.Join(errors.New("the database cannot be opened"), err)
 	}
-	k.db.Replica.Client = &sureClient{ReplicaClient: client, settled: k.settled, doubtful: map[object]bool{}}
+	k.db.Replica.Client = &sureClient{ReplicaClient: client, settled: k.settled, uploaded: k.uploaded, doubtful: map[object]bool{}}
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"sync"
+	"time"
 
 	"github.com/benbjohnson/litestream"
 	"github.com/superfly/ltx"
@@ -17,7 +18,8 @@ import (
 // when the upload has failed: such objects are not listed, and deleted when that is possible.
 type sureClient struct {
 	litestream.ReplicaClient
-	settled *settled
+	settled  *settled
+	uploaded func() uint64 // the newest of level 0 in the replica
 
 	mu       sync.Mutex
 	doubtful map[object]bool
@@ -35,6 +37,11 @@ func (c *sureClient) WriteLTXFile(ctx context.Context, level int, first, last lt
 			return nil, err
 		}
 	}
+	if level == litestream.SnapshotLevel {
+		if err := c.awaitUploaded(ctx, last); err != nil {
+			return nil, err
+		}
+	}
 	if level > 0 { // one of level 0 is written over
 		if err := c.clear(ctx); err != nil {
 			return nil, err
@@ -49,6 +56,26 @@ func (c *sureClient) WriteLTXFile(ctx context.Context, level int, first, last lt
 		delete(c.doubtful, name)
 	}
 	return info, err
+}
+
+// snapshotPatience is how long a snapshot waits for what it contains to be in the replica already.
+const snapshotPatience = 10 * time.Second
+
+// awaitUploaded returns when txid is in the replica at level 0: a process that went on from a replica
+// that lacks it there would need a copy of everything.
+func (c *sureClient) awaitUploaded(ctx context.Context, txid ltx.TXID) error {
+	ctx, cancel := context.WithTimeout(ctx, snapshotPatience)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for c.uploaded() < uint64(txid) {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("a snapshot waits for transaction %d to be in the replica: %w", txid, ctx.Err())
+		}
+	}
+	return nil
 }
 
 // clear deletes what is doubtful above level 0.
