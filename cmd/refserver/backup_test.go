@@ -128,8 +128,10 @@ func names(t *testing.T, file, table string) string {
 // tryBare is tryCommand for what writes to standard error.
 func tryBare(t *testing.T, args ...string) (stdout, stderr string, err error) {
 	t.Helper()
+	ctx, stop := context.WithTimeout(t.Context(), 30*time.Second) // should it go on
+	defer stop()
 	var out, logs bytes.Buffer
-	err = run(&program{t.Context(), strings.NewReader(""), &out, &logs}, args)
+	err = run(&program{ctx, strings.NewReader(""), &out, &logs}, args)
 	return out.String(), logs.String(), err
 }
 
@@ -159,6 +161,10 @@ func TestSnapshotCommands(t *testing.T) {
 
 	// What came later is undone, with the server stopped.
 	s.create(t, "things", "later")
+	now := time.Now()
+	if err := os.Chtimes(files[0], now, now.Add(-time.Hour)); err != nil { // as copying the file may
+		t.Fatal(err)
+	}
 	from := []string{"restore", "--database=main", "--from", files[0]}
 	for want, args := range map[string][]string{
 		"--database":         {"restore", "--from", files[0]},
@@ -175,6 +181,9 @@ func TestSnapshotCommands(t *testing.T) {
 	out := command(t, config, "", append(from, "--replace")...)
 	if got := names(t, filepath.Join(data, "main.db"), "things"); got != "a" {
 		t.Errorf("restored %q\n%s", got, out)
+	}
+	if at, ok := snapshotTime(files[0]); !ok || !strings.Contains(out, "as of "+moment(at)) {
+		t.Errorf("the time is not that of %s:\n%s", files[0], out)
 	}
 	_, kept, _ := strings.Cut(out, "What was there is ")
 	kept, _, _ = strings.Cut(kept, ";")
@@ -223,11 +232,23 @@ func TestServerTakesSnapshots(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the file of the status: %v, %v", info.Mode(), err)
 	}
+	if err := startRefused(t, "serve", "--config", config); !strings.Contains(err.Error(), "runs already") {
+		t.Errorf("a second server: %v", err)
+	}
+	if out, err := tryCommand(t, config, "", "backup", "status"); err != nil {
+		t.Errorf("after a second server was refused: %v\n%s", err, out)
+	}
 	if err := s.end(t); err != nil {
 		t.Errorf("%v\n%s", err, s.logs)
 	}
 	if out, err := tryCommand(t, config, "", "backup", "status"); err == nil || !strings.Contains(err.Error(), "the server is not running: it ended") || out == "" {
 		t.Errorf("after the end: %q, %v", out, err)
+	}
+	if err := os.Chmod(filepath.Join(data, "backup"), 0o720); err != nil { //nolint:gosec // that is the mistake
+		t.Fatal(err)
+	}
+	if err := startRefused(t, "serve", "--config", config); !strings.Contains(err.Error(), "others may write to") {
+		t.Errorf("where others can write: %v", err)
 	}
 }
 

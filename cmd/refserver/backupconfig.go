@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -104,6 +105,7 @@ func (r *configReader) replica(n ast.Node) {
 		"drill_interval":         at("DrillInterval", r.durationOrNone(&c.DrillInterval)),
 		"lease_ttl":              at("LeaseTTL", r.durationOrNone(&c.LeaseTTL)),
 		"alarm_after":            at("AlarmAfter", r.duration(&c.AlarmAfter)),
+		"max_size":               at("MaxSize", r.integer(&c.MaxSize, 1, math.MaxInt64)),
 		"adopt":                  r.flag(&c.Adopt),
 		"access_key_id":          r.text(&b.AccessKeyID),
 		"secret_access_key":      secret,
@@ -194,17 +196,6 @@ func (r *configReader) atLeast(least time.Duration, to *time.Duration) func(ast.
 func (conf *config) databases() []string { return append([]string{"main"}, conf.Databases...) }
 
 func (conf *config) databaseFile(name string) string { return filepath.Join(conf.DataDir, name+".db") }
-
-// backupDir is where the server keeps what concerns backups, if nothing else is said.
-func (conf *config) backupDir() string { return filepath.Join(conf.DataDir, "backup") }
-
-// makeBackupDir makes backupDir; nobody else can look into it.
-func (conf *config) makeBackupDir() error {
-	if err := os.MkdirAll(conf.backupDir(), 0o700); err != nil {
-		return fmt.Errorf("make the directory for backups: %w", err)
-	}
-	return nil
-}
 
 // replicated reports whether the databases are replicated.
 func (conf *config) replicated() bool { return conf.Backup.Replica.URL != "" }

@@ -25,6 +25,7 @@ backup:
     drill_interval: 0s
     lease_ttl: 30s
     alarm_after: 1m
+    max_size: 1000000000
     adopt: true
     access_key_id: id
     secret_access_key_file: secret
@@ -41,7 +42,7 @@ backup:
 	}
 	r := conf.Backup.Replica
 	if r.URL != "s3://bucket/prefix?region=eu-central-1" || r.SyncInterval != 500*time.Millisecond || r.SnapshotInterval != 12*time.Hour ||
-		r.Retention != 14*24*time.Hour || r.DrillInterval >= 0 || r.LeaseTTL != 30*time.Second || r.AlarmAfter != time.Minute || !r.Adopt {
+		r.Retention != 14*24*time.Hour || r.DrillInterval >= 0 || r.LeaseTTL != 30*time.Second || r.AlarmAfter != time.Minute || r.MaxSize != 1e9 || !r.Adopt {
 		t.Errorf("replica %+v", r)
 	}
 	s := conf.Backup.Snapshots
@@ -78,6 +79,7 @@ backup:
     drill_interval: 1ms           # DrillInterval is 1ms
     lease_ttl: 1s                 # LeaseTTL is 1s
     alarm_after: 7d               # want a length of time such as 30s or 24h, found "7d"
+    max_size: 0                   # want a whole number from 1
     adopt: 1                      # want true or false, found 1
     secret_access_key: one
     secret_access_key_file: two   # this secret is given twice

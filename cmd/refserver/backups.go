@@ -22,10 +22,11 @@ type backups struct {
 	conf      *config
 	log       *slog.Logger
 	databases []backedUp
-	db        *sqlite.DB      // what snapshots are taken of
-	promoted  map[string]bool // databases that are no standbys any more
+	db        *sqlite.DB // what snapshots are taken of
+	lock      *os.File   // that no other process has while this one writes to the file
+	told      string     // what was last logged about an order that is refused
 
-	mu        sync.Mutex
+	mu        sync.Mutex // also for promoted of databases
 	mode      mode
 	promotion *promotion
 
@@ -38,13 +39,14 @@ type backedUp struct {
 	name      string
 	replica   *backup.Replica   // nil: it is not replicated
 	standby   *backup.Standby   // nil: it does not stand by
+	promoted  bool              // it does no more
 	snapshots *backup.Snapshots // nil: none are taken
 }
 
 // newBackups makes the backups that conf wants, but starts nothing. When another machine has taken
 // over a replica, fence is called with an error that is a [backup.ErrFenced].
 func (conf *config) newBackups(log *slog.Logger, fence func(error)) (*backups, error) {
-	b := &backups{conf: conf, log: log, promoted: map[string]bool{}, mode: modeServer, changed: make(chan struct{}, 1), stop: make(chan struct{})}
+	b := &backups{conf: conf, log: log, mode: modeServer, changed: make(chan struct{}, 1), stop: make(chan struct{})}
 	if !conf.replicated() && !conf.Backup.Scheduled {
 		return b, nil
 	}
@@ -53,6 +55,10 @@ func (conf *config) newBackups(log *slog.Logger, fence func(error)) (*backups, e
 		var err error
 		if conf.replicated() {
 			d.replica, err = conf.replica(name, log, func(by string) {
+				if err := removeFile(conf.promotedFile()); err != nil {
+					log.Warn("forget the promotion", "error", err)
+				}
+				by = printable(by[:min(len(by), maxName)])
 				fence(fmt.Errorf("database %q: %w: %s", name, backup.ErrFenced, by))
 			})
 			if err != nil {
@@ -72,16 +78,36 @@ func (conf *config) newBackups(log *slog.Logger, fence func(error)) (*backups, e
 	return b, nil
 }
 
-// open begins to write the file.
+// maxName is the length in bytes up to which the name of another machine is told.
+const maxName = 100
+
+// open begins to write the file, if there is anything to tell. No other process does that in the
+// same data directory until close.
 func (b *backups) open() error {
 	if len(b.databases) == 0 {
+		return nil
+	}
+	if err := b.hold(); err != nil {
+		return err
+	}
+	b.work.Go(b.report)
+	return nil
+}
+
+// hold sees to it that no other server or standby has the data directory, until close.
+func (b *backups) hold() error {
+	if b.lock != nil {
 		return nil
 	}
 	if err := b.conf.makeBackupDir(); err != nil {
 		return err
 	}
-	b.work.Go(b.report)
-	return nil
+	lock, locked, err := b.conf.lockFile("lock")
+	if err == nil && !locked {
+		err = fmt.Errorf("a server or a standby runs already with the data directory %s", b.conf.DataDir)
+	}
+	b.lock = lock
+	return err
 }
 
 // close ends the standbys, and the file with the last state of everything.
@@ -99,6 +125,9 @@ func (b *backups) close() {
 		close(b.stop)
 	}
 	b.work.Wait()
+	if b.lock != nil {
+		_ = b.lock.Close() // nothing was written to it
+	}
 }
 
 // complete gives the replicas to what is to be opened.
@@ -188,7 +217,7 @@ func (b *backups) report() {
 	defer tick.Stop()
 	told := ""
 	for ended := false; ; {
-		err := b.status(ended).write(b.conf.statusFile())
+		err := replaceSmall(b.conf.statusFile(), b.status(ended))
 		if err != nil && err.Error() != told {
 			told = err.Error()
 			b.log.Warn("write the state of the backups", "error", err)
@@ -212,7 +241,8 @@ func (b *backups) status(ended bool) *status {
 	s := &status{PID: os.Getpid(), Mode: b.mode, Time: time.Now().UTC(), Ended: ended, Promotion: b.promotion}
 	for _, d := range b.databases {
 		of := databaseStatus{Name: d.name}
-		if b.mode == modeStandby && d.standby != nil {
+		of.Promoted = b.mode == modeStandby && d.promoted
+		if b.mode == modeStandby && d.standby != nil && !d.promoted {
 			st := d.standby.Status()
 			of.Standby = &st
 		}

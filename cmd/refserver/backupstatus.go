@@ -1,12 +1,10 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"text/tabwriter"
 	"time"
 
@@ -34,6 +32,7 @@ type status struct {
 
 type databaseStatus struct {
 	Name      string                  `json:"name"`
+	Promoted  bool                    `json:"promoted,omitempty"` // while others are not yet
 	Replica   *backup.Status          `json:"replica,omitempty"`
 	Standby   *backup.StandbyStatus   `json:"standby,omitempty"`
 	Snapshots *backup.SnapshotsStatus `json:"snapshots,omitempty"`
@@ -45,44 +44,6 @@ type promotion struct {
 	ID    string `json:"id"` // of the order
 	Done  bool   `json:"done"`
 	Error string `json:"error,omitempty"`
-}
-
-// write replaces the file at once.
-func (s *status) write(file string) error {
-	text, err := json.MarshalIndent(s, "", "  ")
-	if err != nil {
-		return err
-	}
-	return replaceFile(file, append(text, '\n'))
-}
-
-// replaceFile writes a small file that nobody ever sees in part. Its directory is ours alone.
-func replaceFile(file string, text []byte) error {
-	temp := file + ".new"
-	if err := os.WriteFile(temp, text, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(temp, file)
-}
-
-// maxStatus is more than any of the files in the directory for backups is long, in bytes.
-const maxStatus = 1 << 20
-
-// readSmall reads JSON from such a file.
-func readSmall(file string, to any) error {
-	f, err := os.Open(file)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxStatus))
-	if err != nil {
-		return err
-	}
-	if err := json.Unmarshal(text, to); err != nil {
-		return fmt.Errorf("%s: %w", file, err)
-	}
-	return nil
 }
 
 // readStatus reads what the server last told.
@@ -162,7 +123,7 @@ func (s *status) print(to io.Writer) error {
 	table := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "DATABASE\tSTATE\tLAG\tCOPIED UNTIL\tTRANSACTION\tTRIAL RESTORE\tLAST SNAPSHOT")
 	for _, d := range s.Databases {
-		row := []string{d.Name, "-", "-", "-", "-", "-", "-"}
+		row := []string{printable(d.Name), "-", "-", "-", "-", "-", "-"}
 		if r := d.Replica; r != nil {
 			row[1], row[2], row[3] = printable(string(r.State)), r.Lag.Round(time.Millisecond).String(), momentOrNone(r.Proven)
 			row[4] = fmt.Sprint(r.ReplicaTXID)
@@ -172,6 +133,9 @@ func (s *status) print(to io.Writer) error {
 					row[5] = "FAILED at " + moment(r.Drill.At)
 				}
 			}
+		}
+		if d.Promoted {
+			row[1] = "promoted"
 		}
 		if st := d.Standby; st != nil {
 			row[1], row[3] = "following", momentOrNone(st.Heard)

@@ -17,6 +17,8 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -46,7 +48,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
 	if err := run(&program{ctx, os.Stdin, os.Stdout, os.Stderr}, os.Args[1:]); err != nil {
-		fmt.Fprintf(os.Stderr, "refserver: %v\n", err)
+		fmt.Fprintf(os.Stderr, "refserver: %s\n", shown(err.Error()))
 		os.Exit(1)
 	}
 }
@@ -70,6 +72,20 @@ func run(p *program, args []string) error {
 		return err
 	}
 	return command.Run(p)
+}
+
+// shown is text of several lines as a terminal may show it: some of it strangers have written, as
+// the name of another machine in a replica.
+func shown(text string) string {
+	var b strings.Builder
+	for _, r := range text {
+		if r == '\n' || r == '\t' || strconv.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		}
+	}
+	return b.String()
 }
 
 // version is what the build recorded: a tag, or the commit.

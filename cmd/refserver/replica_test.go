@@ -14,7 +14,7 @@ import (
 func replicatedConfig(t *testing.T) (file, data, url string) {
 	t.Helper()
 	url = "file://" + filepath.Join(t.TempDir(), "replica")
-	file, data = backedUpConfig(t, "backup: {replica: {url: '"+url+"', sync_interval: 100ms, lease_ttl: 2s, drill_interval: 0s}}\nauth: {}\n")
+	file, data = backedUpConfig(t, "backup: {replica: {url: '"+url+"', sync_interval: 100ms, lease_ttl: 4s, drill_interval: 0s}}\nauth: {}\n")
 	return file, data, url
 }
 
@@ -96,6 +96,10 @@ func TestServerRestores(t *testing.T) {
 	if got := s.list(t, "things"); got != "a again" {
 		t.Errorf("after that: %q", got)
 	}
+	if err := os.Mkdir(filepath.Join(data, "backup", "verify-1"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(data, "backup", "verify-1", "main.db"), "left")
 	var found []verification
 	out := command(t, config, "", "restore", "--verify", "--max-age=5m")
 	if err := json.Unmarshal([]byte(out), &found); err != nil || len(found) != 2 || found[0].Bytes == 0 || found[0].TXID == 0 ||
@@ -105,7 +109,7 @@ func TestServerRestores(t *testing.T) {
 	if out, err := tryCommand(t, config, "", "restore", "--verify", "--max-age=1ns"); err == nil || !strings.Contains(err.Error(), "older than 1ns") || out == "" {
 		t.Errorf("an old replica: %q, %v", out, err)
 	}
-	if left, _ := filepath.Glob(filepath.Join(data, "backup", "verify-*")); len(left) > 0 {
+	if left, _ := filepath.Glob(filepath.Join(data, "backup", "verify-*")); len(left) > 0 { // also of one that was killed
 		t.Errorf("left behind: %q", left)
 	}
 }
@@ -181,7 +185,7 @@ func TestStandby(t *testing.T) {
 	if _, err := tryCommand(t, config, "", "promote"); err == nil || !strings.Contains(err.Error(), "there is a server") {
 		t.Errorf("where the server runs: %v", err)
 	}
-	if err := startRefused(t, "standby", "--config", config); !strings.Contains(err.Error(), "there is a database already") {
+	if err := startRefused(t, "standby", "--config", config); !strings.Contains(err.Error(), "runs already") {
 		t.Errorf("where the server runs: %v", err)
 	}
 	if err := startRefused(t, "standby", "--config", config, "--data-dir", t.TempDir()); !strings.Contains(err.Error(), "the master key is not in the replica") {
@@ -220,6 +224,12 @@ func TestStandby(t *testing.T) {
 	if err := s.end(t); err != nil {
 		t.Fatalf("%v\n%s", err, s.logs)
 	}
+	if _, err := tryCommand(t, config, "", "promote"); err == nil || !strings.Contains(err.Error(), "it ended") {
+		t.Errorf("where the server has ended: %v", err)
+	}
+	if err := startRefused(t, "standby", "--config", config); !strings.Contains(err.Error(), "there is a database already") {
+		t.Errorf("where the server has ended: %v", err)
+	}
 	if out := command(t, config, "", "promote", "--data-dir", second); !strings.Contains(out, "Promoted") {
 		t.Errorf("promote: %q", out)
 	}
@@ -238,6 +248,60 @@ func TestStandby(t *testing.T) {
 	}
 	if got := names(t, filepath.Join(data, "main.db"), "things"); got != "a last" {
 		t.Errorf("the old database was changed: %q", got)
+	}
+	// A unit that starts the standby again starts the server.
+	b = startHere(t, "listening", "standby", "--listen=127.0.0.1:0", "--config", config, "--data-dir", second)
+	if got := b.list(t, "things"); got != "a last new" {
+		t.Errorf("after another start: %q\n%s", got, b.logs)
+	}
+}
+
+// What was promoted is kept when another database could not be, also over a restart.
+func TestStandbyIsPromotedInPart(t *testing.T) {
+	t.Parallel()
+	config, data, _ := replicatedConfig(t)
+	s := startHere(t, "listening", "serve", "--listen=127.0.0.1:0", "--config", config)
+	s.create(t, "things", "a")
+	s.create(t, "notes", "b")
+	if err := s.end(t); err != nil {
+		t.Fatalf("%v\n%s", err, s.logs)
+	}
+	second := secondMachine(t, data)
+	standby := []string{"standby", "--listen=127.0.0.1:0", "--config", config, "--data-dir", second}
+	inPart := func(s *status) bool {
+		return len(s.Databases) == 2 && s.Databases[0].Promoted && !s.Databases[1].Promoted && s.Databases[1].Standby != nil && s.Databases[1].Standby.Ready
+	}
+
+	migration := filepath.Join(filepath.Dir(config), "sql", "other", "0001_notes.sql")
+	if err := os.Rename(migration, migration+".away"); err != nil {
+		t.Fatal(err)
+	}
+	b := startHere(t, "standing by", standby...)
+	awaitStatus(t, second, func(s *status) bool { return len(s.Databases) == 2 })
+	_, err := tryCommand(t, config, "", "promote", "--data-dir", second)
+	if err == nil || !strings.Contains(err.Error(), `database "other"`) || !strings.Contains(err.Error(), "kept for when that succeeds for all: main") {
+		t.Fatalf("promoted in part: %v\n%s", err, b.logs)
+	}
+	awaitStatus(t, second, inPart)
+	if out := command(t, config, "", "backup", "status", "--data-dir", second); !strings.Contains(out, "promoted") {
+		t.Errorf("status:\n%s", out)
+	}
+	if err := b.end(t); err != nil {
+		t.Fatalf("%v\n%s", err, b.logs)
+	}
+
+	if err := os.Rename(migration+".away", migration); err != nil {
+		t.Fatal(err)
+	}
+	b = startHere(t, "standing by", standby...)
+	if status, body := b.request(t, http.MethodGet, "/status.json", ""); status != 200 || !strings.Contains(body, `"promoted":true`) {
+		t.Errorf("progress: %d %s", status, body)
+	}
+	awaitStatus(t, second, inPart)
+	command(t, config, "", "promote", "--data-dir", second)
+	b.url = b.awaitURL(t, "listening")
+	if got := b.list(t, "things") + "|" + b.list(t, "notes"); got != "a|b" {
+		t.Errorf("the standby has %q\n%s", got, b.logs)
 	}
 }
 
@@ -259,5 +323,8 @@ func TestServerIsFenced(t *testing.T) {
 	b.url = b.awaitURL(t, "listening")
 	if got := b.list(t, "things"); got != "a" {
 		t.Errorf("the standby has %q", got)
+	}
+	if _, err := os.Stat(filepath.Join(second, "backup", "promoted")); err != nil {
+		t.Errorf("the promotion is not remembered: %v", err)
 	}
 }

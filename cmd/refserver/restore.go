@@ -8,7 +8,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/bedplate/bedplate/backup"
@@ -20,7 +22,7 @@ type restoreCommand struct {
 	backupFlags
 	Database  string        `placeholder:"NAME" help:"Restore this database; default all of them."`
 	To        string        `placeholder:"PATH" help:"Write a copy to this new file; default the data directory."`
-	Timestamp time.Time     `placeholder:"RFC3339" help:"Restore the newest state of the replica that is not younger; default the newest."`
+	Timestamp time.Time     `placeholder:"RFC3339" help:"Restore the newest state of the replica as of that time (RFC 3339, as 2026-11-21T21:30:00Z); default the newest."`
 	TXID      uint64        `name:"txid" placeholder:"NUMBER" help:"Restore the state after this transaction of the replica."`
 	From      string        `placeholder:"FILE" help:"Restore this local snapshot rather than from the replica."`
 	Replace   bool          `help:"Replace databases that are there. They are kept beside; the server must not run."`
@@ -107,7 +109,11 @@ func (c *restoreCommand) restore(p *program, conf *config, database, path string
 		if err != nil {
 			return backup.Restored{}, err
 		}
-		return backup.RestoreFile(p.ctx, cfg, c.From, path, options)
+		res, err := backup.RestoreFile(p.ctx, cfg, c.From, path, options)
+		if at, ok := snapshotTime(c.From); ok {
+			res.Time = at
+		}
+		return res, err
 	}
 	r, err := conf.replica(database, log, nil)
 	if err != nil {
@@ -115,6 +121,19 @@ func (c *restoreCommand) restore(p *program, conf *config, database, path string
 	}
 	return r.Restore(p.ctx, path, options)
 }
+
+// snapshotTime is the time in the name of a local snapshot. A copy of the file keeps it, unlike that
+// of the last change.
+func snapshotTime(file string) (at time.Time, ok bool) {
+	found := snapshotName.FindStringSubmatch(filepath.Base(file))
+	if found == nil {
+		return at, false
+	}
+	at, err := time.Parse("20060102T150405Z", found[1])
+	return at, err == nil
+}
+
+var snapshotName = regexp.MustCompile(`^.+-([0-9]{8}T[0-9]{6}Z)(_[0-9]{2})?\.db$`)
 
 // explain adds to what went wrong what can be done.
 func (c *restoreCommand) explain(database string, err error) error {
@@ -152,7 +171,18 @@ func (c *restoreCommand) verify(p *program, conf *config, names []string) (err e
 	if err := conf.makeBackupDir(); err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp(conf.backupDir(), "verify-")
+	lock, locked, err := conf.lockFile("verify.lock")
+	if err == nil && !locked {
+		err = fmt.Errorf("another trial restore goes on in %s", conf.backupDir())
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
+	if err := conf.removeTrials(); err != nil {
+		return fmt.Errorf("remove what is left of a trial restore: %w", err)
+	}
+	dir, err := os.MkdirTemp(conf.backupDir(), trialPrefix)
 	if err != nil {
 		return err
 	}
@@ -179,6 +209,19 @@ func (c *restoreCommand) verify(p *program, conf *config, names []string) (err e
 		found = append(found, v)
 	}
 	return errors.Join(append(errs, printJSON(p, found))...)
+}
+
+const trialPrefix = "verify-" // of the directories of trial restores
+
+// removeTrials removes what trial restores that were killed have left.
+func (conf *config) removeTrials() error {
+	entries, err := os.ReadDir(conf.backupDir())
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), trialPrefix) {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(conf.backupDir(), e.Name())))
+		}
+	}
+	return err
 }
 
 // written returns when the row that proves replication was written to a copy; zero: there is none.

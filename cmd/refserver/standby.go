@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,7 +23,8 @@ import (
 // standbyCommand has the flags of the server that it may become.
 type standbyCommand struct{ serveCommand }
 
-// Run follows the replicas until p.ctx ends, or it is promoted and serves.
+// Run follows the replicas until p.ctx ends, or it is promoted and serves. Where it was promoted
+// before, it serves at once.
 func (c *standbyCommand) Run(p *program) error {
 	conf, err := c.settings()
 	if err != nil {
@@ -44,11 +47,19 @@ func (c *standbyCommand) Run(p *program) error {
 		return err
 	}
 	defer b.close()
+	if err := b.hold(); err != nil {
+		return err
+	}
+	if err := b.recall(); err != nil {
+		return err
+	}
 	if err := b.follow(); err != nil {
 		return err
 	}
-	if promoted, err := b.standBy(ctx); err != nil || !promoted {
-		return err
+	if b.mode == modeStandby {
+		if promoted, err := b.standBy(ctx); err != nil || !promoted {
+			return err
+		}
 	}
 	return fenced(ctx, c.serve(ctx, p, conf, b))
 }
@@ -58,21 +69,64 @@ func (conf *config) haveKey() error {
 	if conf.Auth == nil {
 		return nil
 	}
-	if _, err := os.Stat(conf.keyFile()); err != nil {
+	info, err := os.Stat(conf.keyFile())
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a file", conf.keyFile())
+	}
+	if err != nil {
 		return fmt.Errorf("the master key is not in the replica: copy it here from the server: %w", err)
 	}
 	return nil
 }
 
-// follow begins to follow all databases.
-func (b *backups) follow() error {
-	b.mode = modeStandby
+// recall finds the databases that are no copies any more, since an earlier standby was promoted.
+func (b *backups) recall() error {
+	var names []string
+	err := readSmall(b.conf.promotedFile(), &names, os.Geteuid(), root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read what was promoted: %w", err)
+	}
 	for i := range b.databases {
 		d := &b.databases[i]
+		info, err := os.Stat(b.conf.databaseFile(d.name))
+		d.promoted = err == nil && info.Size() > 0 && slices.Contains(names, d.name)
+	}
+	return b.remember(func(d backedUp) bool { return d.promoted })
+}
+
+// remember writes for recall which databases are promoted, or being promoted.
+func (b *backups) remember(promoted func(backedUp) bool) error {
+	var names []string
+	for _, d := range b.databases {
+		if promoted(d) {
+			names = append(names, d.name)
+		}
+	}
+	if names == nil {
+		return removeFile(b.conf.promotedFile())
+	}
+	return replaceSmall(b.conf.promotedFile(), names)
+}
+
+// promotedFile names the databases that standbys have become.
+func (conf *config) promotedFile() string { return filepath.Join(conf.backupDir(), "promoted") }
+
+// follow begins to follow the databases that are not promoted. If all are, this is a server.
+func (b *backups) follow() error {
+	b.mode = modeServer
+	for i := range b.databases {
+		d := &b.databases[i]
+		if d.promoted {
+			continue
+		}
+		b.mode = modeStandby
 		path := b.conf.databaseFile(d.name)
 		s, err := d.replica.Follow(path)
 		if errors.Is(err, fs.ErrExist) {
-			err = fmt.Errorf("there is a database already: %s; start the server, not a standby", path)
+			err = fmt.Errorf("there is a database already: %s; start the server, not a standby, or move the file away if another machine has taken over", path)
 		}
 		if err != nil {
 			return fmt.Errorf("database %q: %w", d.name, err)
@@ -146,6 +200,7 @@ func (b *backups) probes() *http.ServeMux {
 func (b *backups) progress() any {
 	type database struct {
 		Name        string    `json:"name"`
+		Promoted    bool      `json:"promoted,omitempty"`
 		Ready       bool      `json:"ready"`
 		TXID        uint64    `json:"txid"`
 		ReplicaTXID uint64    `json:"replica_txid"`
@@ -153,9 +208,15 @@ func (b *backups) progress() any {
 		Well        bool      `json:"well"`
 	}
 	all := []database{}
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	for _, d := range b.databases {
+		if d.promoted {
+			all = append(all, database{Name: d.name, Promoted: true, Ready: true, Well: true})
+			continue
+		}
 		s := d.standby.Status()
-		all = append(all, database{d.name, s.Ready, s.TXID, s.ReplicaTXID, s.Heard, s.Error == ""})
+		all = append(all, database{d.name, false, s.Ready, s.TXID, s.ReplicaTXID, s.Heard, s.Error == ""})
 	}
 	return map[string]any{"mode": modeStandby, "databases": all}
 }
@@ -169,17 +230,25 @@ type order struct {
 // obey promotes the standby if there is an order, and reports whether it is one no more.
 func (b *backups) obey(ctx context.Context) bool {
 	var o order
-	err := readSmall(b.conf.orderFile(), &o)
+	err := readSmall(b.conf.orderFile(), &o, os.Geteuid())
 	if errors.Is(err, fs.ErrNotExist) {
+		b.told = ""
 		return false
 	}
-	err = errors.Join(err, b.conf.withdraw())
-	if err == nil {
-		b.log.Info("being promoted", "force", o.Force)
-		b.set(func() { b.promotion = &promotion{ID: o.ID} })
-		err = b.promote(ctx, o.Force)
+	if len(o.ID) > maxName {
+		o.ID, err = "", errors.New("the ID of the order is too long")
 	}
-	if err != nil {
+	if err = errors.Join(err, b.conf.withdraw()); err != nil {
+		if err.Error() != b.told { // what cannot be removed is seen again and again
+			b.told = err.Error()
+			b.log.Error("an order is refused", "error", err)
+			b.set(func() { b.promotion = &promotion{ID: o.ID, Error: err.Error()} })
+		}
+		return false
+	}
+	b.log.Info("being promoted", "force", o.Force)
+	b.set(func() { b.promotion = &promotion{ID: o.ID} })
+	if err := b.promote(ctx, o.Force); err != nil {
 		b.log.Error("not promoted", "error", err)
 		b.set(func() { b.promotion = &promotion{ID: o.ID, Error: err.Error()} })
 		return false
@@ -190,10 +259,14 @@ func (b *backups) obey(ctx context.Context) bool {
 
 // promote makes databases of all copies that are none yet. After an error some may be.
 func (b *backups) promote(ctx context.Context, force bool) error {
+	// If the process is killed meanwhile, it is known whose files those are that are there.
+	if err := b.remember(func(backedUp) bool { return true }); err != nil {
+		return err
+	}
 	errs := make([]error, len(b.databases))
 	var work sync.WaitGroup
 	for i, d := range b.databases {
-		if b.promoted[d.name] {
+		if d.promoted {
 			continue
 		}
 		work.Go(func() {
@@ -203,21 +276,28 @@ func (b *backups) promote(ctx context.Context, force bool) error {
 		})
 	}
 	work.Wait()
-	for i, d := range b.databases {
-		b.promoted[d.name] = errs[i] == nil
+	var done []string
+	b.set(func() {
+		for i := range b.databases {
+			if b.databases[i].promoted = errs[i] == nil; errs[i] == nil {
+				done = append(done, b.databases[i].name)
+			}
+		}
+	})
+	err := errors.Join(errs...)
+	if err == nil {
+		return nil
 	}
-	return errors.Join(errs...)
+	if len(done) > 0 {
+		err = errors.Join(err, fmt.Errorf("promoted, and kept for when that succeeds for all: %s", strings.Join(done, ", ")))
+	}
+	return errors.Join(err, b.remember(func(d backedUp) bool { return d.promoted }))
 }
 
 // orderFile is where a standby looks for an order.
 func (conf *config) orderFile() string { return filepath.Join(conf.backupDir(), "promote") }
 
-func (conf *config) withdraw() error {
-	if err := os.Remove(conf.orderFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
-}
+func (conf *config) withdraw() error { return removeFile(conf.orderFile()) }
 
 // promoteCommand tells the standby of a data directory to become the server.
 type promoteCommand struct {
@@ -231,22 +311,18 @@ func (c *promoteCommand) Run(p *program) error {
 		return err
 	}
 	s, err := conf.readStatus()
-	if err == nil && s.Mode != modeStandby {
-		err = errors.New("there is a server")
-	}
 	if err == nil {
 		err = s.gone(time.Now())
+	}
+	if err == nil && s.Mode != modeStandby {
+		err = errors.New("there is a server")
 	}
 	if err != nil {
 		return fmt.Errorf("no standby runs with the data directory %s (%w): where one runs, name its --data-dir; "+
 			"without one, start the server, which restores what is missing from the replica", conf.DataDir, err)
 	}
 	o := order{ID: rand.Text(), Force: c.Force}
-	text, err := json.Marshal(o)
-	if err != nil {
-		return err
-	}
-	if err := replaceFile(conf.orderFile(), text); err != nil {
+	if err := replaceSmall(conf.orderFile(), o); err != nil {
 		return err
 	}
 	return c.wait(p, conf, o)
@@ -270,7 +346,8 @@ func (c *promoteCommand) wait(p *program, conf *config, o order) error {
 		case answer != nil && answer.ID == o.ID && answer.Error != "":
 			return fmt.Errorf("not promoted, the standby goes on: %s", answer.Error)
 		case answer != nil && answer.ID == o.ID && answer.Done:
-			fmt.Fprintln(p.stdout, "Promoted: it serves now. Send the clients there, and see to it that the old server does not start again.")
+			fmt.Fprintln(p.stdout, "Promoted: it serves now, and when it is started again, be it as a standby or as a server. "+
+				"Send the clients there, and see to it that the old server does not start again.")
 			return nil
 		}
 		if err := s.gone(time.Now()); err != nil {
