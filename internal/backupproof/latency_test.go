@@ -22,7 +22,7 @@ const (
 )
 
 const (
-	latencyCommits = 600                  // of a round
+	latencyCommits = 2400                 // of a round, of which the first copy is a small part
 	latencyPace    = 5 * time.Millisecond // between them
 )
 
