@@ -57,16 +57,16 @@ func (r *Replica) Points(ctx context.Context) ([]Point, error) {
 }
 
 // takeLease acquires the lease for the database at path, an absolute one, and leaves it standing
-// for the replicator that Start runs.
-func (r *Replica) takeLease(ctx context.Context, path string, takeOver bool) error {
+// for the replicator that Start runs. It returns false if there are no leases for the replica.
+func (r *Replica) takeLease(ctx context.Context, path string, takeOver bool) (bool, error) {
 	if r.cfg.LeaseTTL < 0 {
-		return nil
+		return false, nil
 	}
 	dir := r.cfg.dirFor(path)
 	owner, err := makeOwner(dir)
 	if err != nil {
-		return err
+		return false, err
 	}
-	_, err = r.runJob(ctx, wire.Order{Mode: wire.Lease, Dir: dir, Owner: owner, LeaseTTL: r.cfg.LeaseTTL, TakeOver: takeOver})
-	return err
+	done, err := r.runJob(ctx, wire.Order{Mode: wire.Lease, Dir: dir, Owner: owner, LeaseTTL: r.cfg.LeaseTTL, TakeOver: takeOver})
+	return done.Number != 0, err
 }

@@ -23,18 +23,19 @@ type heldLease struct {
 // what cannot be taken back. When the lease is lost, which is certain only once it was not renewed
 // for LeaseTTL, the context of do ends, sure fails, and the error is ErrLeased.
 func (r *Replica) underLease(ctx context.Context, path string, takeOver bool, do func(ctx context.Context, sure func() error) error) error {
-	if r.cfg.LeaseTTL < 0 {
-		return do(ctx, ctx.Err)
-	}
-	if err := r.takeLease(ctx, path, takeOver); err != nil {
+	leased, err := r.takeLease(ctx, path, takeOver)
+	if err != nil {
 		return err
+	}
+	if !leased {
+		return do(ctx, ctx.Err)
 	}
 	l := &heldLease{r: r, path: path, ttl: r.cfg.LeaseTTL, renewed: time.Now()}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var keeping sync.WaitGroup
 	keeping.Go(func() { l.keep(ctx, cancel) })
-	err := do(ctx, func() error { return l.renew(ctx) })
+	err = do(ctx, func() error { return l.renew(ctx) })
 	if lost := context.Cause(ctx); err != nil && errors.Is(lost, ErrLeased) {
 		err = lost
 	}
@@ -60,7 +61,7 @@ func (l *heldLease) renew(ctx context.Context) error {
 	for {
 		began := time.Now()
 		try, cancel := context.WithTimeout(ctx, l.ttl-since(l.renewed))
-		err := l.r.takeLease(try, l.path, false)
+		_, err := l.r.takeLease(try, l.path, false)
 		cancel()
 		switch left := l.ttl - since(l.renewed); {
 		case ctx.Err() != nil:

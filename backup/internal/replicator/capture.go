@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/superfly/ltx"
@@ -31,7 +32,7 @@ const (
 
 	// checkpointFrames is the length of the log in frames at which it is to begin anew, and
 	// checkpointEvery after what time it is if it is shorter.
-	checkpointFrames = 4000
+	checkpointFrames = 1000
 	checkpointEvery  = time.Minute
 
 	// checkpointPause is the least time between attempts to begin a log anew that readers need.
@@ -39,6 +40,12 @@ const (
 
 	// checkpointPatience is how long writers are waited for, as it can be done another time.
 	checkpointPatience = 100 * time.Millisecond
+
+	// maxSealed is how many frames are read while nobody can write, if that can be avoided.
+	maxSealed = 1000
+
+	// mostUnsealed is how often others are let write again for that.
+	mostUnsealed = 5
 )
 
 // An astrayError says that the local files cannot be gone on from: what was captured last is not
@@ -87,7 +94,7 @@ func (k *keeper) captureUntil(ctx context.Context, end walMark) error {
 		if err := k.syncOnce(ctx); err != nil {
 			return err
 		}
-		now, err := newestLocal(k.state)
+		now, err := localAfter(k.state, k.last.txid)
 		if err != nil {
 			return err
 		}
@@ -119,8 +126,11 @@ func (k *keeper) settle(f localFile) error {
 func (k *keeper) captureWhole(ctx context.Context) error {
 	return k.guard.locked(ctx, func(end walMark, release func()) error {
 		read := make(chan struct{})
+		var poll sync.WaitGroup
+		defer poll.Wait()
 		defer close(read)
-		go func() {
+		poll.Go(func() {
+			defer k.rescue()
 			tick := time.NewTicker(time.Millisecond)
 			defer tick.Stop()
 			for {
@@ -134,12 +144,12 @@ func (k *keeper) captureWhole(ctx context.Context) error {
 					return
 				}
 			}
-		}()
+		})
 		k.db.MaxSyncWALBytes = 0
 		if err := k.syncOnce(ctx); err != nil {
 			return err
 		}
-		now, err := newestLocal(k.state)
+		now, err := localAfter(k.state, k.last.txid)
 		if err != nil {
 			return err
 		}
@@ -191,17 +201,12 @@ func (k *keeper) checkpointDue() bool {
 // Litestream reads the rest of the log itself before that, so others are kept from writing from the
 // moment when it is known where it ends until Litestream's own transaction does that.
 func (k *keeper) checkpoint(ctx context.Context) error {
-	waiting, cancel := context.WithTimeout(ctx, checkpointPatience)
-	defer cancel()
-	if k.guard.index.lock(waiting) != nil {
-		return nil // it can wait
-	}
 	defer k.guard.index.unlock() //nolint:errcheck // it ends with the process at the latest
-	k.checkpointed = time.Now()
-	sealed, err := k.guard.index.read(ctx)
-	if err != nil {
+	sealed, ok, err := k.seal(ctx)
+	if err != nil || !ok {
 		return err
 	}
+	k.checkpointed = time.Now()
 	more, err := k.guard.index.goesOn(sealed)
 	if err != nil {
 		return err
@@ -222,13 +227,44 @@ func (k *keeper) checkpoint(ctx context.Context) error {
 	if err := k.afterCheckpoint(ctx, sealed); err != nil {
 		return errors.Join(err, checkpointErr)
 	}
+	if checkpointErr != nil {
+		// It may have been done but for the commit after it, without which Litestream's reader does
+		// not keep the log from being written over.
+		return errors.Join(&astrayError{fmt.Sprintf("the log could not be checkpointed: %v", checkpointErr), k.last.end}, k.settled.resume())
+	}
 	return k.settled.resume()
+}
+
+// seal keeps others from writing, at a time when most of the log is captured, and returns its end.
+// ok is false when it can wait.
+func (k *keeper) seal(ctx context.Context) (end walMark, ok bool, err error) {
+	for round := 0; ; round++ {
+		waiting, cancel := context.WithTimeout(ctx, checkpointPatience)
+		err = k.guard.index.lock(waiting)
+		cancel()
+		if err != nil {
+			return end, false, nil
+		}
+		if end, err = k.guard.index.read(ctx); err != nil {
+			return end, false, err
+		}
+		little := end.sameLog(k.last.end) && int64(end.frames)-int64(k.last.end.frames) <= maxSealed
+		if little || round == mostUnsealed {
+			return end, true, nil
+		}
+		if err := k.guard.index.unlock(); err != nil {
+			return end, false, err
+		}
+		if err := k.captureUntil(ctx, end); err != nil {
+			return end, false, err
+		}
+	}
 }
 
 // afterCheckpoint makes sure that what Litestream has captured by itself is what counts. It may
 // have read the beginning of a new log while others wrote there.
 func (k *keeper) afterCheckpoint(ctx context.Context, sealed walMark) error {
-	now, err := newestLocal(k.state)
+	now, err := localAfter(k.state, k.last.txid)
 	if err != nil {
 		return err
 	}

@@ -39,7 +39,48 @@ type gate struct {
 	mu      sync.Mutex
 	why     error // why it is shut
 	pending map[*request]struct{}
+	tenure  *tenure // of the lease; nil: none is needed to write
+	lapse   *time.Timer
 }
+
+// A tenure is the time in which nobody else can have the lease.
+type tenure struct {
+	began time.Time // the renewal
+	ttl   time.Duration
+}
+
+// left is how much of it is left. The monotonic clock stands still while a machine sleeps.
+func (t *tenure) left() time.Duration {
+	return t.ttl - max(time.Since(t.began), time.Now().Round(0).Sub(t.began.Round(0)))
+}
+
+var errLapsed = errors.New("nothing is written to the replica: its lease was not renewed in time, so somebody else may have it")
+
+// permit allows to write until ttl after began. From then on, until it is called again, all that
+// changes the replica fails, and what is under way is given up. Before the first call there is no
+// such limit.
+func (g *gate) permit(began time.Time, ttl time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.tenure = &tenure{began, ttl}
+	if g.lapse != nil {
+		g.lapse.Stop()
+	}
+	g.lapse = time.AfterFunc(g.tenure.left(), func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if g.lapsed() {
+			for r := range g.pending {
+				if r.writes {
+					r.cancel(errLapsed)
+				}
+			}
+		}
+	})
+}
+
+// lapsed reports whether writing needs a lease that somebody else may have. g.mu is held.
+func (g *gate) lapsed() bool { return g.tenure != nil && g.tenure.left() <= 0 }
 
 // shut ends everything. err is what requests fail with from now on.
 func (g *gate) shut(err error) {
@@ -65,6 +106,7 @@ func (g *gate) silence() time.Duration {
 // A request ends itself when the store is silent for too long.
 type request struct {
 	gate   *gate
+	writes bool // it changes the replica
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 
@@ -76,13 +118,16 @@ type request struct {
 	moved    int64 // bytes
 }
 
-func (g *gate) begin(ctx context.Context) (*request, error) {
+func (g *gate) begin(ctx context.Context, writes bool) (*request, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.why != nil {
 		return nil, g.why
 	}
-	r := &request{gate: g, least: g.patience, patience: g.patience, since: time.Now()}
+	if writes && g.lapsed() {
+		return nil, errLapsed
+	}
+	r := &request{gate: g, writes: writes, least: g.patience, patience: g.patience, since: time.Now()}
 	r.ctx, r.cancel = context.WithCancelCause(ctx)
 	r.timer = time.AfterFunc(r.patience, func() {
 		r.cancel(fmt.Errorf("%w: nothing was heard for %v", errNoAnswer, r.silence().Round(time.Millisecond)))
@@ -162,24 +207,26 @@ type boundClient struct {
 func (b *boundClient) Type() string               { return b.client.Type() }
 func (b *boundClient) SetLogger(log *slog.Logger) { b.client.SetLogger(log) }
 
-func (b *boundClient) do(ctx context.Context, fn func(ctx context.Context) error) error {
-	r, err := b.gate.begin(ctx)
+func (b *boundClient) do(ctx context.Context, writes bool, fn func(ctx context.Context) error) error {
+	r, err := b.gate.begin(ctx, writes)
 	if err != nil {
 		return err
 	}
 	return r.end(fn(r.ctx))
 }
 
-func (b *boundClient) Init(ctx context.Context) error { return b.do(ctx, b.client.Init) }
+func (b *boundClient) Init(ctx context.Context) error { return b.do(ctx, false, b.client.Init) }
 
-func (b *boundClient) DeleteAll(ctx context.Context) error { return b.do(ctx, b.client.DeleteAll) }
+func (b *boundClient) DeleteAll(ctx context.Context) error {
+	return b.do(ctx, true, b.client.DeleteAll)
+}
 
 // DeleteLTXFiles deletes in small portions, so that a long list is not taken for silence.
 func (b *boundClient) DeleteLTXFiles(ctx context.Context, infos []*ltx.FileInfo) error {
 	const portion = 1000 // of S3
 	for len(infos) > 0 {
 		n := min(portion, len(infos))
-		err := b.do(ctx, func(ctx context.Context) error { return b.client.DeleteLTXFiles(ctx, infos[:n]) })
+		err := b.do(ctx, true, func(ctx context.Context) error { return b.client.DeleteLTXFiles(ctx, infos[:n]) })
 		if err != nil {
 			return err
 		}
@@ -189,7 +236,7 @@ func (b *boundClient) DeleteLTXFiles(ctx context.Context, infos []*ltx.FileInfo)
 }
 
 func (b *boundClient) WriteLTXFile(ctx context.Context, level int, minTXID, maxTXID ltx.TXID, body io.Reader) (*ltx.FileInfo, error) {
-	r, err := b.gate.begin(ctx)
+	r, err := b.gate.begin(ctx, true)
 	if err != nil {
 		return nil, err
 	}
@@ -211,12 +258,24 @@ type upload struct {
 }
 
 func (u *upload) Read(p []byte) (int, error) {
-	if err := context.Cause(u.request.ctx); err != nil {
+	if err := u.over(); err != nil {
 		return 0, err
 	}
 	n, err := u.body.Read(p)
 	u.request.progress(n)
 	return n, err
+}
+
+// over returns why the upload must not go on, also where no timer was running.
+func (u *upload) over() error {
+	g := u.request.gate
+	g.mu.Lock()
+	lapsed := g.lapsed()
+	g.mu.Unlock()
+	if lapsed {
+		u.request.cancel(errLapsed)
+	}
+	return context.Cause(u.request.ctx)
 }
 
 type seekerAt interface {
@@ -235,7 +294,7 @@ func (u *fileUpload) Seek(offset int64, whence int) (int64, error) {
 }
 
 func (u *fileUpload) ReadAt(p []byte, offset int64) (int, error) {
-	if err := context.Cause(u.request.ctx); err != nil {
+	if err := u.over(); err != nil {
 		return 0, err
 	}
 	n, err := u.file.ReadAt(p, offset)
@@ -244,7 +303,7 @@ func (u *fileUpload) ReadAt(p []byte, offset int64) (int, error) {
 }
 
 func (b *boundClient) OpenLTXFile(ctx context.Context, level int, minTXID, maxTXID ltx.TXID, offset, size int64) (io.ReadCloser, error) {
-	r, err := b.gate.begin(ctx)
+	r, err := b.gate.begin(ctx, false)
 	if err != nil {
 		return nil, err
 	}
@@ -279,7 +338,7 @@ func (d *download) Close() error {
 }
 
 func (b *boundClient) LTXFiles(ctx context.Context, level int, seek ltx.TXID, useMetadata bool) (ltx.FileIterator, error) {
-	r, err := b.gate.begin(ctx)
+	r, err := b.gate.begin(ctx, false)
 	if err != nil {
 		return nil, err
 	}

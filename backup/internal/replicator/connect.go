@@ -16,7 +16,7 @@ func (r *replication) use() (k *keeper, done func(), err error) {
 	r.using.RLock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.keeper == nil || !r.ready || r.damaged {
+	if r.keeper == nil || !r.usable || r.damaged {
 		r.using.RUnlock()
 		return nil, nil, errNotReady
 	}
@@ -26,6 +26,11 @@ func (r *replication) use() (k *keeper, done func(), err error) {
 // openKeeper returns Litestream at work, and starts it if it was not or its local files have to be
 // given up. It is called by the capturing loop only.
 func (r *replication) openKeeper(ctx context.Context) (k *keeper, err error) {
+	if r.source != nil {
+		if err := r.source.keep(); err != nil {
+			return nil, err
+		}
+	}
 	r.mu.Lock()
 	k, damaged := r.keeper, r.damaged
 	r.mu.Unlock()
@@ -63,22 +68,19 @@ func (r *replication) openKeeper(ctx context.Context) (k *keeper, err error) {
 		return nil, err
 	}
 	k = newKeeper(ctx, r.order, r.source, r.settled, r.quiet)
-	k.whole = whole
-	if err := k.open(ctx, r.client); err != nil {
-		if closeErr := k.close(); closeErr != nil {
-			r.log.Debug("stop Litestream", "error", closeErr)
-		}
-		return nil, err
+	k.whole, k.rescue = whole, r.guard
+	err = k.open(ctx, &sureClient{ReplicaClient: r.client, settled: r.settled, uploaded: k.uploaded, doubts: r.doubts, snapshots: make(chan struct{}, 1)})
+	if err == nil && k.last.txid != 0 {
+		err = k.settle(k.last)
 	}
-	if k.last.txid != 0 {
-		if err := k.settle(k.last); err != nil {
-			return nil, errors.Join(err, k.close())
-		}
+	if err != nil {
+		r.closeLitestream(k)
+		return nil, err
 	}
 	r.astray = nil
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.keeper, r.damaged = k, false
+	r.keeper, r.usable, r.damaged = k, false, false
 	return k, nil
 }
 
@@ -130,13 +132,21 @@ func (r *replication) closeKeeper(k *keeper, txid ltx.TXID) error {
 	k.cancel()
 	r.using.Lock()
 	defer r.using.Unlock()
+	r.closeLitestream(k)
+	r.mu.Lock()
+	r.keeper, r.usable = nil, false
+	r.mu.Unlock()
+	return removeAfter(stateDir(r.order), txid)
+}
+
+// closeLitestream closes k while the guard stays open.
+func (r *replication) closeLitestream(k *keeper) {
 	if err := k.close(); err != nil {
 		r.log.Debug("stop Litestream", "error", err)
 	}
-	r.mu.Lock()
-	r.keeper = nil
-	r.mu.Unlock()
-	return removeAfter(stateDir(r.order), txid)
+	if err := r.source.keep(); err != nil { // it is asked again before anything else is done
+		r.log.Debug("keep the log", "error", err)
+	}
 }
 
 // checkDamage takes note of errors that say that local files are missing or damaged.

@@ -15,10 +15,19 @@ import (
 // A guard knows what counts in the write-ahead log, and can keep others from writing. It has a
 // connection of its own besides Litestream's, as long as the process lives.
 type guard struct {
+	path     string
+	file     *os.File // the database; never closed, as the index is not
 	database *sql.DB
 	conn     *sql.Conn
 	index    *walIndex
 }
+
+// errOtherFiles means that nothing that this process has open is of use any more.
+var errOtherFiles = errors.New("the files of the database are not those that were opened")
+
+// mostBumps is how often what is behind the end of the log is written over before that is given up.
+// Once is enough, as a frame is valid only behind the one that it was written after.
+const mostBumps = 10
 
 const bumpSeq = "INSERT INTO _litestream_seq (id, seq) VALUES (1, 1) ON CONFLICT (id) DO UPDATE SET seq = seq + 1"
 
@@ -26,7 +35,7 @@ func openGuard(ctx context.Context, path string) (_ *guard, err error) {
 	if _, err := os.Stat(path); err != nil { // it would be made
 		return nil, err
 	}
-	g := &guard{}
+	g := &guard{path: path}
 	dsn := fmt.Sprintf("file:%s?_pragma=busy_timeout(%d)&_pragma=wal_autocheckpoint(0)", path, busyTimeout.Milliseconds())
 	if g.database, err = sql.Open("sqlite", dsn); err != nil {
 		return nil, err
@@ -63,8 +72,45 @@ func openGuard(ctx context.Context, path string) (_ *guard, err error) {
 			return nil, err
 		}
 	}
-	g.index, err = openWALIndex(path)
-	return g, err
+	if g.file, err = os.Open(path); err != nil {
+		return nil, err
+	}
+	if g.index, err = openWALIndex(path); err != nil {
+		return nil, errors.Join(err, g.file.Close())
+	}
+	return g, g.keep()
+}
+
+// keep keeps other processes from deleting the log when they close the database, and makes sure that
+// none has: the error is errOtherFiles then.
+//
+// A connection does the former by a lock on the database, of which SQLite knows that it has it. But
+// it is gone when the process closes any descriptor of the file, as Litestream does.
+func (g *guard) keep() error {
+	if err := lockShared(g.file); err != nil {
+		return fmt.Errorf("lock the database: %w", err)
+	}
+	same, err := isFile(g.path, g.file)
+	if err != nil {
+		return err
+	}
+	if same {
+		same, err = isFile(g.path+"-shm", g.index.file)
+	}
+	if !same && (err == nil || errors.Is(err, fs.ErrNotExist)) {
+		return errOtherFiles
+	}
+	return err
+}
+
+// isFile reports whether f is what has the name now.
+func isFile(name string, f *os.File) (bool, error) {
+	there, err := os.Stat(name)
+	if err != nil {
+		return false, err
+	}
+	open, err := f.Stat()
+	return err == nil && os.SameFile(there, open), err
 }
 
 // persistWAL keeps SQLite from deleting the log when the last connection is closed: the next
@@ -94,7 +140,7 @@ func (g *guard) locked(ctx context.Context, fn func(end walMark, release func())
 
 // begin begins a transaction that can write, at a time when nothing is behind the end of the log.
 func (g *guard) begin(ctx context.Context) (end walMark, err error) {
-	for {
+	for bumps := 0; ; bumps++ {
 		if _, err := g.conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
 			return end, fmt.Errorf("wait for a writer: %w", err)
 		}
@@ -107,6 +153,8 @@ func (g *guard) begin(ctx context.Context) (end walMark, err error) {
 			return end, errors.Join(err, g.exec(ctx, "ROLLBACK"))
 		case !more:
 			return end, nil
+		case bumps == mostBumps:
+			return end, errors.Join(errors.New("what is behind the end of the log cannot be written over"), g.exec(ctx, "ROLLBACK"))
 		}
 		// Written over, it cannot be taken for anything any more.
 		if err := g.exec(ctx, bumpSeq, "COMMIT"); err != nil {

@@ -35,8 +35,8 @@ const (
 	// leaseMargin is by how much the clocks of machines may differ, as far as leases go.
 	leaseMargin = 2 * time.Second
 
-	// deadAfter is after how many times the own TTL a lease counts as left behind whatever the
-	// time is at which it expires: that is written by another clock.
+	// deadAfter is after how many times the own TTL, at least, a lease counts as left behind
+	// whatever the time is at which it expires: that is written by another clock.
 	deadAfter = 5
 
 	// leaseTries is how often an unreachable store is tried in Lease mode.
@@ -60,12 +60,16 @@ func (c *child) lease(ctx context.Context) wire.Event {
 		}
 		return c.failed(err)
 	}
-	return wire.Event{Kind: wire.Done}
+	done := wire.Event{Kind: wire.Done}
+	if h != nil {
+		done.Number = uint64(h.held.Generation)
+	}
+	return done
 }
 
 // holdLease acquires the lease and keeps it until release is called or ctx ends. lost gets the name
-// of somebody who has taken it. While the store cannot be reached the lease is not lost: whoever
-// wants it cannot write to the replica either, or will be noticed later.
+// of somebody who has taken it. While the lease cannot be renewed it is not lost, but once others
+// may have it nothing is written to the replica until it is renewed.
 func (c *child) holdLease(ctx context.Context) (lost <-chan string, release func(), err error) {
 	return c.holdLeaseNoting(ctx, func(error) {})
 }
@@ -154,6 +158,7 @@ func (h *holder) acquire(ctx context.Context) error {
 	var seen *sight
 	told, failures := "", 0
 	for {
+		began := time.Now()
 		now, err := h.read(ctx)
 		var got *litestream.Lease
 		if err == nil && now != nil {
@@ -175,7 +180,7 @@ func (h *holder) acquire(ctx context.Context) error {
 			got, err = h.replace(ctx, now)
 		}
 		if got != nil && err == nil {
-			h.held = got
+			h.keep(got, began)
 			h.note(nil)
 			return errors.Join(h.remember(now, got.Generation, false), h.checkConditions(ctx))
 		}
@@ -227,13 +232,19 @@ func (h *holder) mine(s *sight) bool { return s.whole && s.lease.Owner == h.c.or
 func (h *holder) left(s *sight) bool {
 	unchanged := s.unchanged()
 	expired := s.whole && time.Now().After(s.lease.ExpiresAt.Add(leaseMargin))
-	return unchanged >= h.ttl && (expired || unchanged >= deadAfter*h.ttl)
+	return unchanged >= h.ttl && (expired || unchanged >= h.patience(s))
+}
+
+// patience is for how long a lease has to be unchanged to count as left behind, whatever the time
+// is. Who held it may have asked for more than the own TTL.
+func (h *holder) patience(s *sight) time.Duration {
+	return max(deadAfter*h.ttl, s.lease.ExpiresAt.Sub(s.since))
 }
 
 // until is when left will be.
 func (h *holder) until(s *sight) time.Time {
 	now := time.Now()
-	late := now.Add(deadAfter*h.ttl - s.unchanged())
+	late := now.Add(h.patience(s) - s.unchanged())
 	soon := now.Add(h.ttl - s.unchanged())
 	if expiry := s.lease.ExpiresAt.Add(leaseMargin); s.whole && expiry.Before(late) {
 		if expiry.After(soon) {
@@ -244,23 +255,34 @@ func (h *holder) until(s *sight) time.Time {
 	return late
 }
 
-// create makes a lease where there is none.
+// create makes a lease where there is none. Its generation is 1 at first, which others may remember
+// too if there were leases before.
 func (h *holder) create(ctx context.Context) (*litestream.Lease, error) {
+	next, err := h.next(0)
+	if err != nil {
+		return nil, err
+	}
 	if err := h.remember(nil, 1, true); err != nil {
 		return nil, err
 	}
-	return h.leaser.AcquireLease(ctx)
+	got, err := h.leaser.AcquireLease(ctx)
+	if err != nil || got.Generation >= next {
+		return got, err
+	}
+	if err := h.remember(nil, got.Generation, false); err != nil {
+		return nil, err
+	}
+	if err := h.remember(nil, next, true); err != nil {
+		return nil, err
+	}
+	return h.leaser.RenewLease(ctx, &litestream.Lease{Generation: next, ETag: got.ETag})
 }
 
 // replace takes the place of a lease as it was seen. A process that held it will notice.
 func (h *holder) replace(ctx context.Context, s *sight) (*litestream.Lease, error) {
-	next := s.lease.Generation + 1
-	if !s.whole { // what it was is not known
-		l, _, err := h.remembered()
-		if err != nil {
-			return nil, err
-		}
-		next = max(l.Generation, l.Next) + 1
+	next, err := h.next(s.lease.Generation)
+	if err != nil {
+		return nil, err
 	}
 	if err := h.remember(s, next, true); err != nil {
 		return nil, err
@@ -284,6 +306,13 @@ func (h *holder) checkConditions(ctx context.Context) error {
 	return nil
 }
 
+// keep takes note of the lease that is held, by a request that was begun at a time. Nobody else can
+// have it before that and the TTL.
+func (h *holder) keep(l *litestream.Lease, began time.Time) {
+	h.held = l
+	h.c.gate.permit(began, h.ttl)
+}
+
 // renew keeps the lease until ctx ends. It returns true, and who has the lease, if it was lost.
 func (h *holder) renew(ctx context.Context) (by string, lost bool) {
 	trouble := ""
@@ -292,9 +321,10 @@ func (h *holder) renew(ctx context.Context) (by string, lost bool) {
 	for pause(ctx, wait) {
 		wait = every
 		try, cancel := context.WithTimeout(ctx, max(every, time.Second))
+		began := time.Now()
 		renewed, err := h.leaser.RenewLease(try, h.held)
 		if err == nil {
-			h.held = renewed
+			h.keep(renewed, began)
 		} else if lostRace(err) {
 			by, lost, err = h.explain(try)
 		}
@@ -320,37 +350,45 @@ func (h *holder) renew(ctx context.Context) (by string, lost bool) {
 
 // explain finds out why the lease is not the one that was held.
 func (h *holder) explain(ctx context.Context) (by string, lost bool, err error) {
+	began := time.Now()
 	now, err := h.read(ctx)
+	var got *litestream.Lease
 	switch {
 	case err != nil:
 		return "", false, err
 	case now == nil: // somebody has deleted it
 		h.c.log.Warn("the lease was deleted from the replica")
-		got, err := h.create(ctx)
-		if err != nil {
-			return "", false, err
-		}
-		h.held = got
-		return "", false, h.remember(nil, got.Generation, false)
+		got, err = h.create(ctx)
 	case !now.whole:
 		h.c.log.Warn("the lease in the replica was damaged")
-		h.held.ETag = now.lease.ETag
+		got, err = h.leaser.RenewLease(ctx, &litestream.Lease{Generation: h.held.Generation, ETag: now.lease.ETag})
 	case now.lease.Owner == h.c.order.Owner && now.lease.Generation == h.held.Generation:
-		h.held = now.lease // written by an earlier request, to which the answer was lost
+		// Written by an earlier request, to which the answer was lost.
+		got, err = h.leaser.RenewLease(ctx, now.lease)
+	case now.lease.Owner == h.c.order.Owner && now.lease.Generation < h.held.Generation:
+		got, err = h.replace(ctx, now) // it was deleted and made again, and that is as far as it came
 	case now.lease.Owner == "":
 		return "another machine", true, nil // which has ended since
 	default:
 		return now.lease.Owner, true, nil
 	}
-	got, err := h.leaser.RenewLease(ctx, h.held)
-	if err == nil {
-		h.held = got
+	if err != nil {
+		return "", false, err
 	}
-	return "", false, err
+	h.keep(got, began)
+	return "", false, h.remember(nil, got.Generation, false)
 }
 
 // release lets others have the lease at once.
 func (h *holder) release() {
+	h.c.gate.permit(time.Time{}, 0)
+	// When nobody has its name any more, the lease must be one that is known to have been held.
+	if l, ok, err := h.remembered(); err != nil || ok && l.Generation != h.held.Generation {
+		if err := h.remember(nil, h.held.Generation, false); err != nil {
+			h.c.log.Warn("the lease of the replica is left to expire", "error", err)
+			return
+		}
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), leaseEndPatience)
 	defer cancel()
 	if err := h.leaser.ReleaseLease(ctx, h.held); err != nil {

@@ -128,6 +128,7 @@ const testTTL = 300 * time.Millisecond
 func leaseScript(t *testing.T, o *leaseObject, owner string, takeOver bool) *script {
 	t.Helper()
 	s := newScript(t, nil, wire.Order{Owner: owner, LeaseTTL: testTTL, TakeOver: takeOver})
+	_, s.gate = bound(nil)
 	s.scheme.Leaser = func(_ litestream.ReplicaClient, owner string, ttl time.Duration) (litestream.Leaser, error) {
 		return &testLeaser{o, owner, ttl}, nil
 	}
@@ -222,7 +223,8 @@ func TestLeaseThatIsLeftBehindIsTaken(t *testing.T) {
 		"expires later":                {testTTL, 0, 2 * testTTL, 10 * time.Second},
 		"expired, seen for the first":  {-time.Hour, 0, testTTL, leaseMargin},
 		"expired, not changed of late": {-time.Hour, time.Hour, 0, testTTL},
-		"from a fast clock":            {time.Hour, 0, deadAfter * testTTL, 10 * time.Second},
+		"from a fast clock":            {4 * testTTL, 0, deadAfter * testTTL, leaseMargin + 3*testTTL},
+		"asked for more than usual":    {10 * testTTL, 0, 10 * testTTL, leaseMargin + 9*testTTL},
 		"from a fast clock, long ago":  {time.Hour, time.Hour, 0, testTTL},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/benbjohnson/litestream"
+
 	"github.com/bedplate/bedplate/backup/internal/wire"
 )
 
@@ -21,15 +23,16 @@ import (
 type lineage struct {
 	Replica    string `json:"replica"`        // digest of its URL
 	Generation int64  `json:"generation"`     // of the last lease that was acquired
-	Next       int64  `json:"next,omitempty"` // of one that may have been
+	Next       int64  `json:"next,omitempty"` // of one that was about to be
 }
 
 // lineageFile is in Order.Dir.
 const lineageFile = "lease.json"
 
-// knows reports whether a generation is of a lease that was held with the directory.
-func (l lineage) knows(generation int64) bool {
-	return generation == l.Generation || l.Next != 0 && generation == l.Next
+// knows reports whether a lease was held with the directory. That it was about to be says so only
+// while it has the owner's name: somebody else may have been first with the same generation.
+func (l lineage) knows(lease *litestream.Lease, owner string) bool {
+	return lease.Generation == l.Generation || l.Next != 0 && lease.Generation == l.Next && lease.Owner == owner
 }
 
 // remembered returns false if nothing is remembered of the replica.
@@ -52,7 +55,7 @@ func (h *holder) remembered() (l lineage, ok bool, err error) {
 // are no files of Litestream then.
 func (h *holder) displaced(s *sight) error {
 	l, ok, err := h.remembered()
-	if err != nil || !ok || !s.whole || l.knows(s.lease.Generation) || h.c.order.Adopt {
+	if err != nil || !ok || !s.whole || l.knows(s.lease, h.c.order.Owner) || h.c.order.Adopt {
 		return err
 	}
 	if h.c.order.Mode == wire.Lease {
@@ -69,6 +72,16 @@ func (h *holder) displaced(s *sight) error {
 	return err
 }
 
+// next is the generation for a lease after one of another generation, 0 if that is not known: none
+// that was held with the directory, also when what told about those was deleted from the replica.
+func (h *holder) next(after int64) (int64, error) {
+	l, _, err := h.remembered()
+	if h.held != nil {
+		after = max(after, h.held.Generation)
+	}
+	return max(after, l.Generation, l.Next) + 1, err
+}
+
 // remember notes that a lease was acquired, or with intended that it may be. What a lease for a
 // restore has found of others is not forgotten by it: the restore may fail.
 func (h *holder) remember(before *sight, generation int64, intended bool) error {
@@ -79,7 +92,7 @@ func (h *holder) remember(before *sight, generation int64, intended bool) error 
 	if err != nil {
 		return err
 	}
-	if h.c.order.Mode == wire.Lease && ok && before != nil && before.whole && !l.knows(before.lease.Generation) {
+	if h.c.order.Mode == wire.Lease && ok && before != nil && before.whole && !l.knows(before.lease, h.c.order.Owner) {
 		return nil
 	}
 	l.Replica = replicaDigest(h.c.order.URL)

@@ -42,6 +42,7 @@ type keeper struct {
 	db     *litestream.DB
 	store  *litestream.Store
 	guard  *guard
+	rescue func() // deferred by goroutines
 	path   string
 	state  string // directory
 
@@ -85,6 +86,7 @@ func newKeeper(ctx context.Context, o wire.Order, g *guard, s *settled, log *slo
 }
 
 // open lets Litestream open the database, so that the log does not begin anew unless it says so.
+// client is where it uploads to.
 func (k *keeper) open(ctx context.Context, client litestream.ReplicaClient) (err error) {
 	if k.last, err = newestLocal(k.state); err != nil {
 		return err
@@ -94,10 +96,10 @@ func (k *keeper) open(ctx context.Context, client litestream.ReplicaClient) (err
 	defer cancel()
 	k.db.Replica.Client = &initClient{txid: k.last.txid, asked: cancel}
 	err = k.db.Sync(initializing)
-	if k.db.PageSize() == 0 {
+	if k.db.PageSize() == 0 || k.db.SQLDB() == nil {
 		return errors.Join(errors.New("the database cannot be opened"), err)
 	}
-	k.db.Replica.Client = &sureClient{ReplicaClient: client, settled: k.settled, uploaded: k.uploaded, doubtful: map[object]bool{}}
+	k.db.Replica.Client = client
 	return nil
 }
 

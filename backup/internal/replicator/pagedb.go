@@ -29,6 +29,8 @@ type pageDB struct {
 	db       *sql.DB
 	conn     *sql.Conn
 	put      *sql.Stmt // replaces a page
+	most     int64     // bytes of pages that are kept in memory until they are committed
+	fetched  string    // name of the object that is beside the copy as a whole
 
 	txid     ltx.TXID
 	counter  uint32 // change counter of the file
@@ -72,7 +74,7 @@ func openPages(ctx context.Context, path string, maxBytes int64) (_ *pageDB, err
 		}
 		return nil, err
 	}
-	d := &pageDB{path: path, maxBytes: maxBytes}
+	d := &pageDB{path: path, maxBytes: maxBytes, most: mostHeld}
 	defer func() {
 		if err != nil {
 			_ = d.close()
@@ -103,7 +105,7 @@ func openPages(ctx context.Context, path string, maxBytes int64) (_ *pageDB, err
 
 func (d *pageDB) connect(ctx context.Context) (err error) {
 	// The schema is of no interest, and may need what this SQLite library does not have.
-	const pragmas = "?_pragma=busy_timeout(1000)&_pragma=journal_mode(DELETE)&_pragma=synchronous(FULL)&_pragma=writable_schema(ON)&_pragma=trusted_schema(OFF)&_pragma=cache_size(-16000)"
+	const pragmas = "?_pragma=busy_timeout(1000)&_pragma=journal_mode(DELETE)&_pragma=synchronous(FULL)&_pragma=writable_schema(ON)&_pragma=trusted_schema(OFF)&_pragma=cache_size(-16000)&_pragma=cache_spill(OFF)"
 	if d.db, err = sql.Open("sqlite", "file:"+(&url.URL{Path: d.path}).EscapedPath()+pragmas); err != nil {
 		return err
 	}
@@ -128,6 +130,7 @@ func (d *pageDB) close() error {
 	if d.db != nil {
 		errs = append(errs, d.db.Close())
 	}
+	errs = append(errs, d.forget())
 	return errors.Join(errs...)
 }
 
@@ -143,8 +146,37 @@ func (d *pageDB) readCounter(ctx context.Context) (uint32, error) {
 }
 
 // apply makes one transaction of an object. If that is damaged, nothing has changed.
-func (d *pageDB) apply(ctx context.Context, client litestream.ReplicaClient, o *ltx.FileInfo) (err error) {
-	if _, err := d.conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
+//
+// Nobody is kept from reading while the store is waited for: changed pages stay in memory until the
+// end, and an object with too many of them is read to a file first.
+func (d *pageDB) apply(ctx context.Context, client litestream.ReplicaClient, o *ltx.FileInfo) error {
+	if d.fetched != objectName(o) {
+		err := d.change(ctx, client, o, "BEGIN IMMEDIATE", d.most)
+		if !errors.Is(err, errManyPages) {
+			return err
+		}
+		if err := d.fetch(ctx, client, o); err != nil {
+			return errors.Join(err, d.forget())
+		}
+	}
+	if _, err := d.conn.ExecContext(ctx, "PRAGMA cache_spill=ON"); err != nil {
+		return err
+	}
+	// Exclusive from the start, since pages are written to the copy before the end.
+	err := d.change(ctx, &fetchedClient{client, fetchedPath(d.path)}, o, "BEGIN EXCLUSIVE", 0)
+	if _, e := d.conn.ExecContext(context.WithoutCancel(ctx), "PRAGMA cache_spill=OFF"); e != nil {
+		return errors.Join(err, e)
+	}
+	if isBusy(err) {
+		return err // the file serves for the next attempt
+	}
+	return errors.Join(err, d.forget())
+}
+
+// change makes a transaction of an object. The error is errManyPages if that has more than most
+// bytes of pages; 0: no limit.
+func (d *pageDB) change(ctx context.Context, client litestream.ReplicaClient, o *ltx.FileInfo, begin string, most int64) (err error) {
+	if _, err := d.conn.ExecContext(ctx, begin); err != nil {
 		return fmt.Errorf("change the copy: %w", err)
 	}
 	defer func() {
@@ -160,7 +192,7 @@ func (d *pageDB) apply(ctx context.Context, client litestream.ReplicaClient, o *
 	if counter != d.counter {
 		return fmt.Errorf("%w: somebody has changed it", errNoCopy)
 	}
-	commit, err := d.putPages(ctx, client, o)
+	commit, err := d.putPages(ctx, client, o, most)
 	if err != nil {
 		return err
 	}
@@ -175,10 +207,25 @@ func (d *pageDB) apply(ctx context.Context, client litestream.ReplicaClient, o *
 }
 
 // putPages replaces pages and returns how many the database has then.
-func (d *pageDB) putPages(ctx context.Context, client litestream.ReplicaClient, o *ltx.FileInfo) (commit uint32, err error) {
+func (d *pageDB) putPages(ctx context.Context, client litestream.ReplicaClient, o *ltx.FileInfo, most int64) (commit uint32, err error) {
 	var first []byte
-	grown := d.pages
-	h, err := readObject(ctx, client, o, pageSink{begin: d.mayBe, page: func(n uint32, data []byte) error {
+	grown, size := d.pages, int64(0)
+	begin := func(h ltx.Header) error {
+		if err := d.mayBe(h); err != nil {
+			return err
+		}
+		if o.Size > 2*int64(h.Commit)*int64(h.PageSize)+1<<20 {
+			return damagedObject(o, "%d bytes for a database of %d pages", o.Size, h.Commit)
+		}
+		if most > 0 && o.Size > most {
+			return errManyPages
+		}
+		return nil
+	}
+	h, err := readObject(ctx, client, o, pageSink{begin: begin, page: func(n uint32, data []byte) error {
+		if size += int64(len(data)); most > 0 && size > most {
+			return errManyPages
+		}
 		if n == nextPage(grown, ltx.LockPgno(d.pageSize)) {
 			grown = n
 		}
@@ -232,7 +279,7 @@ func putCopy(fresh, path string, txid ltx.TXID) error {
 	}
 	// What is known of an old copy is forgotten first. If that was left in the middle of a
 	// transaction, a reader may still need the journal until the file is gone.
-	if err := removeFiles(statePath(path), path, path+"-journal", path+"-wal", path+"-shm"); err != nil {
+	if err := removeFiles(statePath(path), fetchedPath(path), path, path+"-journal", path+"-wal", path+"-shm"); err != nil {
 		return err
 	}
 	if err := os.Rename(fresh, path); err != nil {

@@ -262,7 +262,7 @@ func (r *replication) findAbove(ctx context.Context, m mark, least uint64) (uint
 		} else if err != nil {
 			return 0, err
 		}
-		page, number, _, err := scan(body, m)
+		page, number, _, err := scan(io.LimitReader(body, newest.Size+1), m)
 		_ = body.Close()
 		if err != nil {
 			return 0, damaged(newest.MaxTXID, err)

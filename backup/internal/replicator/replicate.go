@@ -51,6 +51,7 @@ type replication struct {
 
 	mu            sync.Mutex
 	keeper        *keeper // nil before it is opened
+	usable        bool    // the keeper has captured something
 	ready         bool
 	txid, there   uint64 // newest that was captured, and that is in the replica
 	leaseError    error
@@ -69,12 +70,15 @@ type replication struct {
 	astray   *astrayError // why the last keeper was given up
 
 	settled *settled
+	doubts  *doubts
+	broken  chan error // gets why this process cannot go on
 }
 
 // replicate runs until the program wants the end, and makes a last sync.
 func (c *child) replicate(ctx context.Context) wire.Event {
 	r := &replication{
 		child: c, stopping: make(chan struct{}), goAhead: make(chan struct{}), slots: make(chan struct{}, maxCommands),
+		doubts: newDoubts(), broken: make(chan error, 1),
 	}
 	r.settled = newSettled(stateDir(c.order))
 	r.life, r.ending = context.WithCancel(ctx)
@@ -102,6 +106,8 @@ func (c *child) replicate(ctx context.Context) wire.Event {
 	select {
 	case by := <-got.lost:
 		return r.fenced(by)
+	case err := <-r.broken:
+		return r.failed(err) // the next process will do it
 	case <-r.stopping:
 	}
 	done, by := r.finish(got.lost)
@@ -242,11 +248,15 @@ func (r *replication) capture(ctx context.Context) (txid uint64, err error) {
 			break
 		}
 		if txid, err = k.capture(ctx); err == nil {
+			err = r.source.keep() // otherwise it was something else that was captured
+		}
+		if err == nil {
 			again := false
 			if r.isStopping() {
 				again, err = r.source.clean(ctx)
 			}
 			if again {
+				err = errors.New("there is a part of a commit behind the end of the log")
 				continue
 			}
 			if err == nil {
@@ -266,6 +276,12 @@ func (r *replication) capture(ctx context.Context) (txid uint64, err error) {
 	}
 	r.checkDamage(err)
 	r.note(&r.captureError, err)
+	if errors.Is(err, errOtherFiles) {
+		select {
+		case r.broken <- err:
+		default:
+		}
+	}
 	return 0, err
 }
 
@@ -273,7 +289,7 @@ func (r *replication) capture(ctx context.Context) (txid uint64, err error) {
 func (r *replication) captured(txid uint64) {
 	r.mu.Lock()
 	first, news, failing := !r.ready, txid != r.txid, r.uploadError != nil
-	r.ready, r.txid = true, txid
+	r.ready, r.usable, r.txid = true, true, txid
 	r.captureError = nil
 	r.mu.Unlock()
 	if first {

@@ -164,8 +164,31 @@ func newestLocal(state string) (localFile, error) {
 	if err != nil || len(files) == 0 {
 		return localFile{}, err
 	}
-	f := localFile{txid: files[len(files)-1]}
-	f.name = litestream.LTXFilePath(state, 0, f.txid, f.txid)
+	return openLocal(state, files[len(files)-1])
+}
+
+// localAfter returns the newest of the local files that follow txid without a gap; its txid if there
+// is none. There may be many files, which are not listed.
+func localAfter(state string, txid ltx.TXID) (localFile, error) {
+	newest := txid
+	for {
+		next := newest + 1
+		if _, err := os.Stat(litestream.LTXFilePath(state, 0, next, next)); errors.Is(err, fs.ErrNotExist) {
+			break
+		} else if err != nil {
+			return localFile{}, err
+		}
+		newest = next
+	}
+	if newest == txid {
+		return localFile{txid: txid}, nil
+	}
+	return openLocal(state, newest)
+}
+
+// openLocal reads the head of a local file.
+func openLocal(state string, txid ltx.TXID) (localFile, error) {
+	f := localFile{txid: txid, name: litestream.LTXFilePath(state, 0, txid, txid)}
 	in, err := os.Open(f.name)
 	if err != nil {
 		return f, err

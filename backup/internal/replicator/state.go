@@ -37,7 +37,8 @@ func (r *replication) prepareState(ctx context.Context) (fresh bool, err error) 
 	if err := r.settled.recover(dir); err != nil {
 		return false, err
 	}
-	if err := r.deleteParts(ctx); err != nil {
+	lostSnapshot, err := r.deleteParts(ctx)
+	if err != nil {
 		return false, err
 	}
 	newest, all, err := r.newestOfLevels(ctx)
@@ -82,7 +83,7 @@ func (r *replication) prepareState(ctx context.Context) (fresh bool, err error) 
 	if last < newest.MaxTXID {
 		return true, r.fetchNewest(ctx, newest)
 	}
-	return false, nil
+	return lostSnapshot, nil
 }
 
 // checkReplica removes the local files when they belong to another replica.
@@ -192,32 +193,35 @@ func (r *replication) compare(ctx context.Context, dir string, info ltx.FileInfo
 }
 
 // deleteParts deletes the newest object of a higher level if it was written in part only, which
-// Litestream would take for whole, and then delete what it was made of.
-func (r *replication) deleteParts(ctx context.Context) error {
+// Litestream would take for whole, and then delete what it was made of. snapshot reports that one was
+// deleted.
+func (r *replication) deleteParts(ctx context.Context) (snapshot bool, err error) {
 	for level := 1; level <= litestream.SnapshotLevel; level++ {
 		info, err := newestOf(ctx, r.client, level)
 		if err != nil {
-			return err
+			return false, err
 		}
 		if info.MaxTXID == 0 {
 			continue
 		}
 		whole, err := r.hasEnd(ctx, info)
 		if err != nil {
-			return err
+			return false, err
 		}
 		if whole {
 			continue
 		}
 		r.log.Error("an object of the replica is there in part only, and is deleted", "level", level, "txid", info.MaxTXID.String(), "bytes", info.Size)
 		if err := r.client.DeleteLTXFiles(ctx, []*ltx.FileInfo{&info}); err != nil {
-			return err
+			return false, err
 		}
+		snapshot = level == litestream.SnapshotLevel
 	}
-	return nil
+	return snapshot, nil
 }
 
-// hasEnd reports whether an object ends as one does: with an index of its pages in order.
+// hasEnd reports whether an object ends as one does: with an index of its pages in order. An index
+// that is too long to look at is taken for right.
 func (r *replication) hasEnd(ctx context.Context, info ltx.FileInfo) (bool, error) {
 	name := object{info.Level, info.MinTXID, info.MaxTXID}
 	end := info.Size - ltx.TrailerSize - 8
@@ -225,16 +229,25 @@ func (r *replication) hasEnd(ctx context.Context, info ltx.FileInfo) (bool, erro
 		return false, nil
 	}
 	tail, err := r.readRange(ctx, name, end, 8)
-	if err != nil || len(tail) < 8 {
+	if err != nil {
 		return false, err
 	}
+	if len(tail) < 8 {
+		return false, fmt.Errorf("read the end of transaction %d at level %d: %w", info.MaxTXID, info.Level, io.ErrUnexpectedEOF)
+	}
 	size := binary.BigEndian.Uint64(tail)
-	if size == 0 || size > maxIndex || int64(size) > end-ltx.HeaderSize { //nolint:gosec // compared before
+	switch {
+	case size == 0 || size > uint64(end-ltx.HeaderSize): //nolint:gosec // not negative
 		return false, nil
+	case size > maxIndex:
+		return true, nil
 	}
 	index, err := r.readRange(ctx, name, end-int64(size), int64(size)) //nolint:gosec // compared before
 	if err != nil {
 		return false, err
+	}
+	if uint64(len(index)) < size {
+		return false, fmt.Errorf("read the index of transaction %d at level %d: %w", info.MaxTXID, info.Level, io.ErrUnexpectedEOF)
 	}
 	for last := uint64(0); ; {
 		page, n := binary.Uvarint(index)
@@ -289,7 +302,10 @@ func (r *replication) fetch(ctx context.Context, info ltx.FileInfo) error {
 	defer body.Close() //nolint:errcheck // it was only read
 	read := &failingReader{r: body}
 	err = replaceLocal(stateDir(r.order), info.MaxTXID, func(f *os.File) error {
-		_, err := io.Copy(f, read)
+		n, err := io.Copy(f, io.LimitReader(read, info.Size+1))
+		if err == nil && n > info.Size {
+			err = damaged(info.MaxTXID, fmt.Errorf("it has more than %d bytes", info.Size))
+		}
 		return err
 	})
 	var bad *codeError

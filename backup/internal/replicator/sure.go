@@ -21,8 +21,47 @@ type sureClient struct {
 	settled  *settled
 	uploaded func() uint64 // the newest of level 0 in the replica
 
-	mu       sync.Mutex
-	doubtful map[object]bool
+	snapshots chan struct{} // one slot: a snapshot is being written
+	doubts    *doubts
+}
+
+// doubts are the objects of which the replica may have a part only. They outlive Litestream when it
+// is closed and opened again.
+type doubts struct {
+	mu      sync.Mutex
+	objects map[object]bool
+}
+
+func newDoubts() *doubts { return &doubts{objects: map[object]bool{}} }
+
+func (d *doubts) has(o object) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.objects[o]
+}
+
+func (d *doubts) add(o object) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.objects[o] = true
+}
+
+func (d *doubts) remove(o object) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.objects, o)
+}
+
+// above returns those above level 0.
+func (d *doubts) above() (objects []object) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for o := range d.objects {
+		if o.level > 0 {
+			objects = append(objects, o)
+		}
+	}
+	return objects
 }
 
 // An object is the name of one in the replica.
@@ -41,6 +80,13 @@ func (c *sureClient) WriteLTXFile(ctx context.Context, level int, first, last lt
 		if err := c.awaitUploaded(ctx, last); err != nil {
 			return nil, err
 		}
+		// Two of the same transaction would have the same name, and share a temporary file.
+		select {
+		case c.snapshots <- struct{}{}:
+			defer func() { <-c.snapshots }()
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
 	if level > 0 { // one of level 0 is written over
 		if err := c.clear(ctx); err != nil {
@@ -48,12 +94,10 @@ func (c *sureClient) WriteLTXFile(ctx context.Context, level int, first, last lt
 		}
 	}
 	info, err := c.ReplicaClient.WriteLTXFile(ctx, level, first, last, body)
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	if name := (object{level, first, last}); err != nil {
-		c.doubtful[name] = true
+		c.doubts.add(name)
 	} else {
-		delete(c.doubtful, name)
+		c.doubts.remove(name)
 	}
 	return info, err
 }
@@ -80,26 +124,19 @@ func (c *sureClient) awaitUploaded(ctx context.Context, txid ltx.TXID) error {
 
 // clear deletes what is doubtful above level 0.
 func (c *sureClient) clear(ctx context.Context) error {
-	c.mu.Lock()
-	var names []object
-	var infos []*ltx.FileInfo
-	for name := range c.doubtful {
-		if name.level > 0 {
-			names = append(names, name)
-			infos = append(infos, &ltx.FileInfo{Level: name.level, MinTXID: name.first, MaxTXID: name.last})
-		}
+	names := c.doubts.above()
+	infos := make([]*ltx.FileInfo, 0, len(names))
+	for _, name := range names {
+		infos = append(infos, &ltx.FileInfo{Level: name.level, MinTXID: name.first, MaxTXID: name.last})
 	}
-	c.mu.Unlock()
 	if len(infos) == 0 {
 		return nil
 	}
 	if err := c.DeleteLTXFiles(ctx, infos); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("delete what was written in part: %w", err)
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	for _, name := range names {
-		delete(c.doubtful, name)
+		c.doubts.remove(name)
 	}
 	return nil
 }
@@ -120,10 +157,7 @@ type sureFiles struct {
 func (f *sureFiles) Next() bool {
 	for f.FileIterator.Next() {
 		info := f.Item()
-		f.client.mu.Lock()
-		doubtful := f.client.doubtful[object{info.Level, info.MinTXID, info.MaxTXID}]
-		f.client.mu.Unlock()
-		if !doubtful {
+		if !f.client.doubts.has(object{info.Level, info.MinTXID, info.MaxTXID}) {
 			return true
 		}
 	}

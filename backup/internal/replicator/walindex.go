@@ -80,19 +80,45 @@ func (w *walIndex) read(ctx context.Context) (walMark, error) {
 	return walMark{}, errors.New("the wal-index is not initialized")
 }
 
-// goesOn reports whether the log has a frame behind its end, which may be a part of a commit that
-// never was. It is asked while nobody can write.
+// goesOn reports whether the log has a valid frame behind its end, which may be a part of a commit
+// that never was. It is asked while nobody can write.
 func (w *walIndex) goesOn(end walMark) (bool, error) {
 	log, err := os.Open(w.log)
 	if err != nil {
 		return false, err
 	}
 	defer log.Close() //nolint:errcheck // it was only read
-	frame := make([]byte, litestream.WALFrameHeaderSize)
-	if n, _ := log.ReadAt(frame, end.offset()); n < len(frame) {
+	header := make([]byte, litestream.WALHeaderSize)
+	if n, _ := log.ReadAt(header, 0); n < len(header) || !end.hasSalts(header[16:]) {
 		return false, nil
 	}
-	return binary.BigEndian.Uint32(frame[8:]) == end.salt1 && binary.BigEndian.Uint32(frame[12:]) == end.salt2, nil
+	frame := make([]byte, end.frameSize())
+	if n, _ := log.ReadAt(frame, end.offset()); n < len(frame) || !end.hasSalts(frame[8:]) {
+		return false, nil
+	}
+	// The salts are also right behind a transaction that did not fit into memory and was rolled back.
+	// Only the first of its frames follows the end of the log, and none when that is written over.
+	sum := header[24:]
+	if end.frames > 0 {
+		sum = make([]byte, 8)
+		if _, err := log.ReadAt(sum, end.offset()-end.frameSize()+litestream.WALFrameHeaderChecksumOffset); err != nil {
+			return false, err
+		}
+	}
+	var order binary.ByteOrder = binary.LittleEndian
+	if binary.BigEndian.Uint32(header)&1 != 0 {
+		order = binary.BigEndian
+	}
+	sum1, sum2 := binary.BigEndian.Uint32(sum), binary.BigEndian.Uint32(sum[4:])
+	sum1, sum2 = litestream.WALChecksum(order, sum1, sum2, frame[:8])
+	sum1, sum2 = litestream.WALChecksum(order, sum1, sum2, frame[litestream.WALFrameHeaderSize:])
+	want := frame[litestream.WALFrameHeaderChecksumOffset:]
+	return sum1 == binary.BigEndian.Uint32(want) && sum2 == binary.BigEndian.Uint32(want[4:]), nil
+}
+
+// hasSalts reports whether the salts of the log are what b begins with.
+func (m walMark) hasSalts(b []byte) bool {
+	return binary.BigEndian.Uint32(b) == m.salt1 && binary.BigEndian.Uint32(b[4:]) == m.salt2
 }
 
 // checksum returns the checksum of the log up to a place that counts.

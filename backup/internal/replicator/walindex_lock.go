@@ -6,12 +6,26 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 	"syscall"
 	"time"
 )
 
 // walWriteLock is the byte of the file that stands for the right to write.
 const walWriteLock = 120
+
+// What SQLite locks in a database file as long as it has it open.
+const (
+	sharedFirst = 0x40000002
+	sharedSize  = 510
+)
+
+// lockShared takes the lock that keeps other processes from taking a database for theirs alone. It
+// belongs to the process, which may have it already.
+func lockShared(database *os.File) error {
+	lock := syscall.Flock_t{Type: syscall.F_RDLCK, Whence: io.SeekStart, Start: sharedFirst, Len: sharedSize}
+	return syscall.FcntlFlock(database.Fd(), syscall.F_SETLK, &lock)
+}
 
 // lock keeps other processes from writing, as SQLite itself does it. Connections of this process
 // are not kept from it, and the first one that has written ends it.

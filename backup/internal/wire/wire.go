@@ -35,7 +35,7 @@ const (
 	Restore   Mode = "restore"   // write a copy of the database to Output
 	List      Mode = "list"      // tell what could be restored
 	Follow    Mode = "follow"    // keep a copy at Output up to date
-	Lease     Mode = "lease"     // acquire the lease as Owner and leave it standing
+	Lease     Mode = "lease"     // acquire the lease as Owner and leave it standing. Done: Number is its generation, 0 if there are none
 )
 
 // An Order is the first message to a replicator.
