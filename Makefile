@@ -54,8 +54,8 @@ try-proxies:
 # full-text search too, and an SQLite that is compiled in half the time; lint has vetted the first.
 .PHONY: unit
 unit: ## go test, then with full-text search and the race detector where concurrency is the point
-	go test -count=1 -vet=off ./...
-	CGO_CFLAGS=-O1 go test -vet=off -race -short -tags sqlite_fts5 $(RACE_PACKAGES)
+	go test -p 3 -count=1 -vet=off ./...
+	CGO_CFLAGS=-O1 go test -p 3 -vet=off -race -short -tags sqlite_fts5 $(RACE_PACKAGES)
 
 .PHONY: race
 race: ## every test under the race detector

@@ -1,6 +1,7 @@
 package replicator
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -74,6 +75,15 @@ func (r *replication) lastSync() wire.Event {
 	if err := k.close(); err != nil {
 		r.log.Debug("stop Litestream", "error", err)
 	}
+	// What was being written to the levels above is there in part, or may be.
+	ctx, cancel := context.WithTimeout(context.Background(), clearPatience)
+	defer cancel()
+	if err := (&sureClient{ReplicaClient: r.client, doubts: r.doubts}).clear(ctx); err != nil {
+		r.log.Warn("leave a tidy replica", "error", err)
+	}
 	r.source.close()
 	return done
 }
+
+// clearPatience is how long deleting objects may take at the end.
+const clearPatience = 2 * time.Second
