@@ -31,11 +31,13 @@ func lineOf(t *testing.T, o *leaseObject, owner, dir string) *script {
 // A lease that somebody else was faster to get was not held, also when that one has ended.
 func TestLeaseOnlyIntended(t *testing.T) {
 	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // a lease that is taken for another's is waited for
+	defer cancel()
 	for _, owner := range []string{"two", ""} {
 		o := &leaseObject{}
 		dir := t.TempDir()
 		s := lineOf(t, o, "one", dir)
-		_, release, err := s.holdLease(t.Context())
+		_, release, err := s.holdLease(ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -44,15 +46,15 @@ func TestLeaseOnlyIntended(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		now, err := h.read(t.Context())
+		now, err := h.read(ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
 		o.put(owner, now.lease.Generation+1, time.Hour)
-		if _, err := h.replace(t.Context(), now); !lostRace(err) {
+		if _, err := h.replace(ctx, now); !lostRace(err) {
 			t.Fatal(err)
 		}
-		if _, _, err := lineOf(t, o, "one", dir).holdLease(t.Context()); codeOf(err) != wire.CodeOtherOwner {
+		if _, _, err := lineOf(t, o, "one", dir).holdLease(ctx); codeOf(err) != wire.CodeOtherOwner {
 			t.Errorf("held by %q: %v", owner, err)
 		}
 	}
