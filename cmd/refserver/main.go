@@ -44,9 +44,16 @@ func main() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(400) // the heap is small: trade memory for processor time
 	}
-	// After the first signal the default is restored, so that a second one ends the process at once.
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop)
+	// The first signal restores the default before anything else, so that a second one ends the process
+	// at once, however early it comes.
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	go func() {
+		<-signals
+		signal.Stop(signals)
+		cancel()
+	}()
 	if err := run(&program{ctx, os.Stdin, os.Stdout, os.Stderr}, os.Args[1:]); err != nil {
 		fmt.Fprintf(os.Stderr, "refserver: %s\n", shown(err.Error()))
 		os.Exit(1)
