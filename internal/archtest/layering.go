@@ -72,7 +72,7 @@ func Bedplate() Layering {
 			{Packages: []string{"auth/passkey"}, May: append([]string{"auth"}, database...)},
 			{Packages: []string{"realtime"}, May: database, Libraries: []string{"github.com/r3labs/sse/v2"}},
 			{Packages: []string{"realtime/durable"}, May: append([]string{"realtime"}, database...)},
-			{Packages: []string{"tlsauto"}, May: internal, Libraries: []string{"golang.org/x/crypto/acme"}},
+			{Packages: []string{"tlsauto"}, May: internal, Libraries: []string{"golang.org/x/crypto/acme", "golang.org/x/net/idna"}},
 			{
 				Packages: []string{"backup"}, May: append([]string{"backup/internal/wire"}, internal...),
 				TestMay: []string{"sqlite", "backup/*", "internal/backuptest"},

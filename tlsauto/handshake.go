@@ -1,0 +1,231 @@
+package tlsauto
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/crypto/acme"
+)
+
+// TLSConfig returns a configuration for servers: TLS 1.2 and later, HTTP/2 and HTTP/1.1, the challenge
+// TLS-ALPN-01, and what Config says of clients' certificates. It is the caller's own; its
+// GetCertificate, GetConfigForClient and NextProtos should be left as they are.
+func (m *Manager) TLSConfig() *tls.Config {
+	config := &tls.Config{
+		MinVersion:     tls.VersionTLS12,
+		NextProtos:     []string{"h2", "http/1.1", acme.ALPNProto},
+		GetCertificate: m.GetCertificate,
+	}
+	m.clientCAs.use(config)
+	return config
+}
+
+// isChallenge reports whether a handshake is an authority's validation (RFC 8737, section 3).
+func isChallenge(hello *tls.ClientHelloInfo) bool {
+	return len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == acme.ALPNProto
+}
+
+func (m *Manager) challengeCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	if m.board == nil {
+		m.counts.handshakeErrors.add(UnknownChallenge)
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(contextOf(hello), storeTimeout)
+	defer cancel()
+	cert, reason := m.board.certificate(ctx, hello.ServerName)
+	if cert == nil {
+		m.counts.handshakeErrors.add(reason)
+		return nil, nil
+	}
+	return cert, nil
+}
+
+// firstCertificate is for a certificate that there is none of yet.
+func (m *Manager) firstCertificate(hello *tls.ClientHelloInfo, s *slot) (*tls.Certificate, error) {
+	mc := s.managed
+	if m.cfg.WaitFirst > 0 && !isClosed(mc.first) {
+		timer := time.NewTimer(m.cfg.WaitFirst)
+		defer timer.Stop()
+		select {
+		case <-mc.first:
+		case <-timer.C:
+		case <-contextOf(hello).Done():
+			return nil, contextOf(hello).Err()
+		}
+	}
+	if s := m.table.Load().find(hello); s != nil { // it may have changed
+		if c := s.certificate(hello); c != nil {
+			return c, nil
+		}
+	}
+	if m.cfg.NoFallback {
+		m.counts.handshakeErrors.add(NoCertificate)
+		return nil, errNoCertificate
+	}
+	m.counts.fallbackServed.Add(1)
+	return mc.fallback.certificate()
+}
+
+var errNoCertificate = errors.New("tlsauto: there is no certificate for this name yet")
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// contextOf is the context of a handshake; one that was made by hand has none.
+func contextOf(hello *tls.ClientHelloInfo) context.Context {
+	if ctx := hello.Context(); ctx != nil {
+		return ctx
+	}
+	return context.Background()
+}
+
+// A table is what handshakes look into. It does not change.
+type table struct {
+	names     map[string]*slot
+	wildcards map[string]*slot // by what follows "*."
+	unnamed   *slot            // for clients that name no server; nil: they are refused
+	unknown   *slot            // for those that name one that is not here; nil: they are refused
+	addresses bool             // there are some among names
+}
+
+// A slot has what is served for a name.
+type slot struct {
+	certs   []*tls.Certificate // the first that the client supports is served
+	managed *managed           // nil: from a file
+}
+
+func (s *slot) certificate(hello *tls.ClientHelloInfo) *tls.Certificate {
+	if s.managed != nil && s.managed.onDemand {
+		s.managed.touch()
+	}
+	if len(s.certs) == 0 {
+		return nil
+	}
+	for _, c := range s.certs[:len(s.certs)-1] {
+		if hello.SupportsCertificate(c) == nil {
+			return c
+		}
+	}
+	return s.certs[len(s.certs)-1]
+}
+
+func newTable(cfg Config, pairs []*tls.Certificate, all []*managed) *table {
+	t := &table{names: map[string]*slot{}, wildcards: map[string]*slot{}}
+	fromFile := map[*slot]bool{}
+	for _, c := range pairs {
+		for _, name := range certificateNames(c.Leaf) {
+			s := t.at(name)
+			if s == nil {
+				s = &slot{}
+				t.put(name, s)
+				fromFile[s] = true
+			}
+			s.certs = append(s.certs, c)
+		}
+	}
+	if len(pairs) > 0 {
+		t.unknown = &slot{certs: pairs[:1]}
+		t.unnamed = t.unknown
+	}
+	for _, mc := range all {
+		s := &slot{managed: mc}
+		if mc.cert != nil {
+			s.certs = []*tls.Certificate{mc.cert.tls}
+		}
+		for _, name := range mc.names {
+			if !fromFile[t.at(name)] {
+				t.put(name, s)
+			}
+			if t.unnamed == nil && !mc.onDemand {
+				t.unnamed = s
+			}
+		}
+	}
+	if s := t.find(&tls.ClientHelloInfo{ServerName: cfg.DefaultName}); cfg.DefaultName != "" && s != nil {
+		t.unnamed = s
+	}
+	return t
+}
+
+func (t *table) put(name string, s *slot) {
+	switch {
+	case isWildcard(name):
+		t.wildcards[name[2:]] = s
+	case isIP(name):
+		t.addresses = true
+		fallthrough
+	default:
+		t.names[name] = s
+	}
+}
+
+func (t *table) at(name string) *slot {
+	if isWildcard(name) {
+		return t.wildcards[name[2:]]
+	}
+	return t.names[name]
+}
+
+// find returns nil if nothing is known of the name in a handshake: then there is unknown.
+func (t *table) find(hello *tls.ClientHelloInfo) *slot {
+	if hello.ServerName == "" {
+		if t.addresses && hello.Conn != nil {
+			if addr, ok := hello.Conn.LocalAddr().(*net.TCPAddr); ok {
+				if s := t.names[addr.AddrPort().Addr().Unmap().WithZone("").String()]; s != nil {
+					return s
+				}
+			}
+		}
+		return t.unnamed
+	}
+	return t.named(lookupName(hello.ServerName))
+}
+
+// named is find for a name in its one form.
+func (t *table) named(name string) *slot {
+	if s := t.names[name]; s != nil {
+		return s
+	}
+	for i := range len(name) {
+		if name[i] == '.' {
+			return t.wildcards[name[i+1:]]
+		}
+	}
+	return nil
+}
+
+// counts are those of the handshakes.
+type counts struct {
+	fallbackServed  atomic.Uint64
+	handshakeErrors handshakeErrors
+}
+
+// handshakeErrors counts handshakes by reason.
+type handshakeErrors struct {
+	unknownName, noCertificate, unknownChallenge, tooMany atomic.Uint64
+}
+
+func (e *handshakeErrors) of(reason HandshakeError) *atomic.Uint64 {
+	switch reason {
+	case NoCertificate:
+		return &e.noCertificate
+	case UnknownChallenge:
+		return &e.unknownChallenge
+	case TooMany:
+		return &e.tooMany
+	default:
+		return &e.unknownName
+	}
+}
+
+func (e *handshakeErrors) add(reason HandshakeError) { e.of(reason).Add(1) }

@@ -1,0 +1,62 @@
+package tlsauto
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"sync/atomic"
+	"time"
+)
+
+// A managed certificate is one that the Manager obtains and renews.
+type managed struct {
+	id       string   // in the store and of its lease
+	names    []string // normalized
+	onDemand bool
+	used     atomic.Int64 // Unix time of the last handshake, for those on demand, or an hour later
+	fallback *selfSigned
+	first    chan struct{} // closed when there is a certificate, or the first attempt has failed
+	now      func() time.Time
+
+	// The rest is guarded by Manager.mu.
+	cert *certificate // nil: there is none yet
+	plan plan
+}
+
+// A certificate is one that was issued.
+type certificate struct {
+	tls    *tls.Certificate // with Leaf
+	issuer string           // its ID
+}
+
+func newManaged(names []string, now func() time.Time) (*managed, error) {
+	fallback, err := newSelfSigned(names, now)
+	if err != nil {
+		return nil, err
+	}
+	return &managed{id: certificateID(names), names: names, fallback: fallback, first: make(chan struct{}), now: now}, nil
+}
+
+// touch remembers that a client has asked for the certificate. It writes seldom, as all handshakes of a
+// name would write to the same place.
+func (mc *managed) touch() {
+	now := mc.now().Unix()
+	if last := mc.used.Load(); now-last > 3600 {
+		mc.used.CompareAndSwap(last, now)
+	}
+}
+
+// certificateNames are those that a certificate is for.
+func certificateNames(leaf *x509.Certificate) []string {
+	var names []string
+	for _, name := range leaf.DNSNames {
+		if n, err := normalizeName(name); err == nil {
+			names = append(names, n)
+		}
+	}
+	for _, ip := range leaf.IPAddresses {
+		if n, err := normalizeName(ip.String()); err == nil {
+			names = append(names, n)
+		}
+	}
+	return names
+}

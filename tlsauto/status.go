@@ -1,0 +1,65 @@
+package tlsauto
+
+import "time"
+
+// Status is how a [Manager] is getting on: enough for a page of health and for metrics.
+type Status struct {
+	Certificates []CertificateStatus // in the order of Files, Names, Groups, and then those on demand, sorted
+	ClientCAs    *FileStatus         `json:",omitempty"` // nil without ClientCAFile
+
+	FallbackServed  uint64                    // handshakes that got a self-signed certificate
+	HandshakeErrors map[HandshakeError]uint64 // that were refused, or failed, before a certificate was chosen
+	OnDemand        int                       // certificates on demand
+}
+
+// CertificateStatus is the state of one certificate.
+type CertificateStatus struct {
+	Names    []string
+	OnDemand bool        `json:",omitzero"`
+	File     *FileStatus `json:",omitempty"` // for Files
+
+	State     State
+	Issuer    string    `json:",omitzero"` // its ID; "" for Files
+	Serial    string    `json:",omitzero"` // in hexadecimal digits
+	NotBefore time.Time `json:",omitzero"`
+	NotAfter  time.Time `json:",omitzero"`
+
+	Renewal   time.Time `json:",omitzero"` // when it is due
+	NextTry   time.Time `json:",omitzero"` // of an attempt; the past: as soon as there is room
+	Failures  int       `json:",omitzero"` // in a row
+	LastError string    `json:",omitzero"` // of the last attempt, if that failed
+	Obtained  uint64    `json:",omitzero"` // by this process
+	Failed    uint64    `json:",omitzero"` // attempts of this process
+
+	NotStored string `json:",omitzero"` // why the newest certificate could not be stored yet
+}
+
+// FileStatus is the state of a file, or pair of files, that is read again when it changes.
+type FileStatus struct {
+	Path      string // of the certificate
+	Reloads   uint64
+	Failures  uint64
+	LastError string `json:",omitzero"` // why what is there now is refused
+}
+
+// A State is what is served for a certificate.
+type State string
+
+// The states.
+const (
+	Trusted  State = "trusted"  // a certificate of an issuer or a file
+	Expired  State = "expired"  // one that has expired
+	Fallback State = "fallback" // a self-signed one
+	None     State = "none"     // none: handshakes are refused
+)
+
+// A HandshakeError is a reason why a handshake got no certificate.
+type HandshakeError string
+
+// The reasons.
+const (
+	UnknownName      HandshakeError = "unknown_name"      // of a server that is none of this one
+	NoCertificate    HandshakeError = "no_certificate"    // there is none yet, with NoFallback
+	UnknownChallenge HandshakeError = "unknown_challenge" // acme-tls/1 for a name that has none
+	TooMany          HandshakeError = "too_many"          // names on demand, or challenges at the same time
+)
