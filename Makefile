@@ -15,7 +15,7 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: test
-test: fmt tidy lint bench-vet fuzz-short try-proxies unit ## all checks: format, go.mod, lint, a little fuzzing, tests
+test: fmt tidy lint bench-vet fuzz-short try-proxies unit smoke-tls ## all checks: format, go.mod, lint, a little fuzzing, tests
 
 .PHONY: fmt
 fmt: ## list files that gofmt would change
@@ -24,6 +24,7 @@ fmt: ## list files that gofmt would change
 .PHONY: tidy
 tidy: ## show what go mod tidy would change
 	go mod tidy -diff
+	cd tlsauto/acmetest && go mod tidy -diff
 
 .PHONY: bench-vet
 bench-vet: ## go vet in bench/ of whatever does not pull in the peers
@@ -32,6 +33,7 @@ bench-vet: ## go vet in bench/ of whatever does not pull in the peers
 .PHONY: lint
 lint: .bin/golangci-lint ## golangci-lint with .golangci.yml, which includes all that go vet looks for
 	.bin/golangci-lint run
+	cd tlsauto/acmetest && "$(CURDIR)/.bin/golangci-lint" run -c "$(CURDIR)/.golangci.yml"
 
 # The version is pinned in tools/go.mod.
 .bin/golangci-lint: tools/go.mod tools/go.sum
@@ -57,9 +59,19 @@ unit: ## go test, then with full-text search and the race detector where concurr
 	go test -p 3 -count=1 -vet=off ./...
 	CGO_CFLAGS=-O1 go test -p 3 -vet=off -race -short -tags sqlite_fts5 $(RACE_PACKAGES)
 
+# An ACME authority, Pebble, runs inside these tests, in a module of its own for its dependencies.
+.PHONY: smoke-tls
+smoke-tls: ## a certificate is issued and rotated under load, in seconds
+	cd tlsauto/acmetest && go test -count=1 -vet=off -short ./...
+
+.PHONY: test-tls
+test-tls: ## certificates under load: authorities that fail, several processes, each defect of plain autocert
+	cd tlsauto/acmetest && go test -count=1 -vet=off -timeout 10m ./...
+
 .PHONY: race
 race: ## every test under the race detector
 	go test -race -timeout 30m ./...
+	cd tlsauto/acmetest && go test -race -timeout 15m ./...
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (30s)

@@ -5,24 +5,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/crypto/acme"
 )
-
-// TLSConfig returns a configuration for servers: TLS 1.2 and later, HTTP/2 and HTTP/1.1, the challenge
-// TLS-ALPN-01, and what Config says of clients' certificates. It is the caller's own; its
-// GetCertificate, GetConfigForClient and NextProtos should be left as they are.
-func (m *Manager) TLSConfig() *tls.Config {
-	config := &tls.Config{
-		MinVersion:     tls.VersionTLS12,
-		NextProtos:     []string{"h2", "http/1.1", acme.ALPNProto},
-		GetCertificate: m.GetCertificate,
-	}
-	m.clientCAs.use(config)
-	return config
-}
 
 // isChallenge reports whether a handshake is an authority's validation (RFC 8737, section 3).
 func isChallenge(hello *tls.ClientHelloInfo) bool {
@@ -57,7 +45,7 @@ func (m *Manager) firstCertificate(hello *tls.ClientHelloInfo, s *slot) (*tls.Ce
 			return nil, contextOf(hello).Err()
 		}
 	}
-	if s := m.table.Load().find(hello); s != nil { // it may have changed
+	if s := m.find(hello); s != nil { // it may have changed
 		if c := s.certificate(hello); c != nil {
 			return c, nil
 		}
@@ -104,19 +92,32 @@ type slot struct {
 	managed *managed           // nil: from a file
 }
 
+func newSlot(mc *managed) *slot {
+	s := &slot{managed: mc}
+	if mc.cert != nil {
+		s.certs = []*tls.Certificate{mc.cert.tls}
+	}
+	return s
+}
+
 func (s *slot) certificate(hello *tls.ClientHelloInfo) *tls.Certificate {
 	if s.managed != nil && s.managed.onDemand {
 		s.managed.touch()
 	}
-	if len(s.certs) == 0 {
+	switch len(s.certs) {
+	case 0:
 		return nil
+	case 1:
+		return s.certs[0]
 	}
-	for _, c := range s.certs[:len(s.certs)-1] {
-		if hello.SupportsCertificate(c) == nil {
+	nameless := *hello
+	nameless.ServerName = "" // that it fits has been seen, or does not matter
+	for _, c := range s.certs {
+		if nameless.SupportsCertificate(c) == nil {
 			return c
 		}
 	}
-	return s.certs[len(s.certs)-1]
+	return s.certs[0]
 }
 
 func newTable(cfg Config, pairs []*tls.Certificate, all []*managed) *table {
@@ -135,13 +136,13 @@ func newTable(cfg Config, pairs []*tls.Certificate, all []*managed) *table {
 	}
 	if len(pairs) > 0 {
 		t.unknown = &slot{certs: pairs[:1]}
+		if names := certificateNames(pairs[0].Leaf); len(names) > 0 {
+			t.unknown = t.at(names[0]) // which has those for clients that do not support the first
+		}
 		t.unnamed = t.unknown
 	}
 	for _, mc := range all {
-		s := &slot{managed: mc}
-		if mc.cert != nil {
-			s.certs = []*tls.Certificate{mc.cert.tls}
-		}
+		s := newSlot(mc)
 		for _, name := range mc.names {
 			if !fromFile[t.at(name)] {
 				t.put(name, s)
@@ -151,7 +152,7 @@ func newTable(cfg Config, pairs []*tls.Certificate, all []*managed) *table {
 			}
 		}
 	}
-	if s := t.find(&tls.ClientHelloInfo{ServerName: cfg.DefaultName}); cfg.DefaultName != "" && s != nil {
+	if s := t.named(cfg.DefaultName); s != nil {
 		t.unnamed = s
 	}
 	return t
@@ -191,17 +192,19 @@ func (t *table) find(hello *tls.ClientHelloInfo) *slot {
 	return t.named(lookupName(hello.ServerName))
 }
 
-// named is find for a name in its one form.
+// named is find for a name in its one form. A wildcard stands in for a name whose own certificate has
+// not come yet.
 func (t *table) named(name string) *slot {
-	if s := t.names[name]; s != nil {
+	s := t.names[name]
+	if s != nil && len(s.certs) > 0 {
 		return s
 	}
-	for i := range len(name) {
-		if name[i] == '.' {
-			return t.wildcards[name[i+1:]]
+	if _, parent, ok := strings.Cut(name, "."); ok {
+		if w := t.wildcards[parent]; w != nil && (s == nil || len(w.certs) > 0) {
+			return w
 		}
 	}
-	return nil
+	return s
 }
 
 // counts are those of the handshakes.

@@ -3,6 +3,7 @@ package tlsauto
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -18,8 +19,9 @@ type managed struct {
 	now      func() time.Time
 
 	// The rest is guarded by Manager.mu.
-	cert *certificate // nil: there is none yet
-	plan plan
+	cert      *certificate // nil: there is none yet
+	installed *certificate // what handshakes see of one on demand
+	plan      plan
 }
 
 // A certificate is one that was issued.
@@ -49,12 +51,17 @@ func (mc *managed) touch() {
 func certificateNames(leaf *x509.Certificate) []string {
 	var names []string
 	for _, name := range leaf.DNSNames {
-		if n, err := normalizeName(name); err == nil {
+		rest, star := strings.CutPrefix(name, "*.")
+		switch n := lookupName(rest); {
+		case n == "" || isIP(n):
+		case star:
+			names = append(names, "*."+n)
+		default:
 			names = append(names, n)
 		}
 	}
 	for _, ip := range leaf.IPAddresses {
-		if n, err := normalizeName(ip.String()); err == nil {
+		if n := lookupName(ip.String()); n != "" {
 			names = append(names, n)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 )
@@ -18,6 +19,10 @@ type Manager struct {
 	clientCAs *clientCAs // nil without ClientCAFile
 	counts    counts
 	wake      chan struct{} // has room for one: something is to be done now
+	telling   sync.Mutex    // events are told one at a time
+
+	issuerIDs   []string // of Config.Issuers
+	issuersHash string   // of all of them
 
 	mu       sync.Mutex // never held while anything is waited for
 	managed  []*managed // those of the configuration first
@@ -33,11 +38,16 @@ func New(cfg Config) (*Manager, error) {
 		return nil, fmt.Errorf("tlsauto: configuration: %w", err)
 	}
 	m := &Manager{cfg: cfg, owner: rand.Text(), wake: make(chan struct{}, 1)}
+	m.demanded.init(cfg.OnDemandPerMinute)
+	for _, issuer := range cfg.Issuers {
+		m.issuerIDs = append(m.issuerIDs, issuer.ID())
+	}
+	m.issuersHash = shortHash(strings.Join(m.issuerIDs, "\n"))
 	if err := m.openFiles(); err != nil {
 		return nil, fmt.Errorf("tlsauto: %w", err)
 	}
 	if cfg.Store != nil {
-		m.board = newBoard(cfg.Store, cfg.Now, cfg.Logger)
+		m.board = newBoard(cfg.Store, m.challenged, cfg.Now, cfg.Logger)
 	}
 	for _, names := range cfg.certificates() {
 		mc, err := newManaged(names, cfg.Now)
@@ -58,16 +68,15 @@ func (m *Manager) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, 
 	if isChallenge(hello) {
 		return m.challengeCertificate(hello)
 	}
-	t := m.table.Load()
-	s := t.find(hello)
+	s, reason := m.find(hello), UnknownName
 	if s == nil {
-		s = m.demand(hello)
+		s, reason = m.demand(hello)
 	}
 	if s == nil {
-		s = t.unknown
+		s = m.table.Load().unknown
 	}
 	if s == nil {
-		m.counts.handshakeErrors.add(UnknownName)
+		m.counts.handshakeErrors.add(reason)
 		return nil, nil // which crypto/tls answers with unrecognized_name
 	}
 	if c := s.certificate(hello); c != nil {
@@ -92,5 +101,6 @@ func (m *Manager) install() {
 }
 
 func (m *Manager) installLocked() {
-	m.table.Store(newTable(m.cfg, m.files.pairs(), m.managed))
+	m.table.Store(newTable(m.cfg, m.files.pairs(), m.configuredLocked()))
+	m.installOnDemandLocked()
 }

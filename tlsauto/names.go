@@ -5,57 +5,89 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/net/idna"
+)
+
+// A domain name has at most 253 characters, and in Unicode none of them takes more than 4 bytes.
+const (
+	maxName        = 253
+	maxUnicodeName = 4 * maxName
 )
 
 // normalizeName brings a name to the one form in which it is compared: lower case, ASCII, no dot at
 // the end. IP addresses and a leading "*." are names, too.
 func normalizeName(name string) (string, error) {
-	if addr, err := netip.ParseAddr(strings.Trim(name, "[]")); err == nil {
+	if len(name) > maxUnicodeName { // which would take long
+		return "", fmt.Errorf("%q... is not a name of a server: it is too long", name[:40])
+	}
+	if addr, ok := parseAddr(name); ok {
 		if addr.Zone() != "" {
 			return "", fmt.Errorf("address %q has a zone", name)
 		}
 		return addr.Unmap().String(), nil
 	}
-	rest := strings.TrimSuffix(name, ".")
-	star := isWildcard(rest)
-	rest = strings.TrimPrefix(rest, "*.")
+	rest, star := strings.CutPrefix(strings.TrimSuffix(name, "."), "*.")
 	ascii, err := idna.Lookup.ToASCII(rest)
-	if err != nil || !isDNSName(ascii) || star && !strings.Contains(ascii, ".") {
-		return "", fmt.Errorf("%q is not a name of a server", name)
-	}
 	if star {
-		return "*." + ascii, nil
+		ascii = "*." + ascii
+	}
+	if err != nil || !utf8.ValidString(rest) || !isDNSName(strings.TrimPrefix(ascii, "*.")) || len(ascii) > maxName || star && strings.Count(ascii, ".") < 2 {
+		return "", fmt.Errorf("%q is not a name of a server", name)
 	}
 	return ascii, nil
 }
 
-// isDNSName reports whether s is a domain name as hosts have them (RFC 1123, section 2.1), in lower
-// case.
-func isDNSName(s string) bool {
-	if len(s) == 0 || len(s) > 253 {
-		return false
+// parseAddr accepts an IPv6 address in brackets, too, as it is in URLs.
+func parseAddr(s string) (netip.Addr, bool) {
+	if len(s) > 2 && s[0] == '[' && s[len(s)-1] == ']' && strings.Contains(s, ":") {
+		s = s[1 : len(s)-1]
 	}
-	for label := range strings.SplitSeq(s, ".") {
-		if len(label) == 0 || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
-			return false
-		}
-		for i := range len(label) {
-			c := label[i]
-			if !('a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-') {
-				return false
-			}
-		}
-	}
-	return true
+	addr, err := netip.ParseAddr(s)
+	return addr, err == nil
 }
 
-// lookupName is normalizeName for what clients send, which is mostly in that form already. It returns
-// "" for what is no name.
+// isDNSName reports whether s is a domain name as hosts have them (RFC 1123, section 2.1), in lower
+// case, which an address is not. Within a label there may be "_", as there is in practice.
+func isDNSName(s string) bool {
+	if len(s) > maxName {
+		return false
+	}
+	start, digits := 0, true // of the label
+	for i := 0; ; i++ {
+		if i == len(s) || s[i] == '.' {
+			if i == start || i-start > 63 || isJoiner(s[start]) || isJoiner(s[i-1]) {
+				return false
+			}
+			if i == len(s) {
+				return !digits // a number at the end is that of an address
+			}
+			start, digits = i+1, true
+			continue
+		}
+		switch c := s[i]; {
+		case '0' <= c && c <= '9':
+		case 'a' <= c && c <= 'z' || isJoiner(c):
+			digits = false
+		default:
+			return false
+		}
+	}
+}
+
+// isJoiner reports whether c may be in a label, but neither first nor last.
+func isJoiner(c byte) bool { return c == '-' || c == '_' }
+
+// lookupName is normalizeName for what clients send, which is mostly in that form already, and for what
+// certificates of files have. It returns "" for what is no name, and for wildcards. It lets through what
+// a wildcard may be for although no authority issues a certificate for it, such as "a_b.example.com".
 func lookupName(name string) string {
-	if isDNSName(name) && !isDigit(name[len(name)-1]) {
+	if isDNSName(name) {
 		return name
+	}
+	if lower := strings.TrimSuffix(asciiLower(name), "."); isDNSName(lower) {
+		return lower
 	}
 	n, err := normalizeName(name)
 	if err != nil || isWildcard(n) {
@@ -64,8 +96,19 @@ func lookupName(name string) string {
 	return n
 }
 
-// An address ends in a digit, and so may a name.
-func isDigit(c byte) bool { return '0' <= c && c <= '9' }
+// asciiLower leaves all but ASCII as it is, and what is too long to be a name.
+func asciiLower(s string) string {
+	if len(s) > maxName+1 {
+		return s
+	}
+	b := []byte(s)
+	for i, c := range b {
+		if 'A' <= c && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
+		}
+	}
+	return string(b)
+}
 
 // hostName is the name in a Host header, or "".
 func hostName(host string) string {

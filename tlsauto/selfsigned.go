@@ -48,13 +48,7 @@ func (s *selfSigned) certificate() (*tls.Certificate, error) {
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		BasicConstraintsValid: true,
 	}
-	for _, name := range s.names {
-		if ip := net.ParseIP(name); ip != nil {
-			template.IPAddresses = append(template.IPAddresses, ip)
-		} else {
-			template.DNSNames = append(template.DNSNames, name)
-		}
-	}
+	template.DNSNames, template.IPAddresses = splitNames(s.names)
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &s.key.PublicKey, s.key)
 	if err != nil {
 		return nil, fmt.Errorf("tlsauto: make a self-signed certificate: %w", err)
@@ -66,4 +60,16 @@ func (s *selfSigned) certificate() (*tls.Certificate, error) {
 	c := &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: s.key, Leaf: leaf}
 	s.current.Store(c)
 	return c, nil
+}
+
+// splitNames parts normalized names into those of the two kinds that certificates have.
+func splitNames(names []string) (domains []string, addresses []net.IP) {
+	for _, name := range names {
+		if ip := net.ParseIP(name); ip != nil {
+			addresses = append(addresses, ip)
+		} else {
+			domains = append(domains, name)
+		}
+	}
+	return domains, addresses
 }

@@ -1,0 +1,124 @@
+package acmetest
+
+import (
+	"context"
+	"crypto/tls"
+	"net/http"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/acme"
+	"golang.org/x/crypto/acme/autocert"
+
+	"github.com/bedplate/bedplate/tlsauto"
+)
+
+// A subject is a way to have certificates: autocert on its own, or tlsauto with one of its issuers.
+type subject struct {
+	name  string
+	start func(t *testing.T, s setup) (*instance, error)
+}
+
+// setup is how a subject is to be set up.
+type setup struct {
+	ca    *CA
+	names []string
+	store tlsauto.Store // default: one in memory
+
+	who    string // the name of this instance for gate and router; default "a"
+	http01 bool   // the only challenge that gets through is HTTP-01
+
+	policy   func(ctx context.Context, name string) error // what names there may be besides
+	email    string
+	slow     time.Duration // how slow the clocks of clients may be
+	ahead    time.Duration // how much too late the clock of tlsauto is
+	patience time.Duration // the pause after a failure; default 300 ms, negative: that of the subject
+}
+
+// An instance is a server that a subject has started.
+type instance struct {
+	*site
+	config *tls.Config
+	stop   func()
+
+	// Of tlsauto only.
+	manager *tlsauto.Manager
+	told    func() []tlsauto.Event // what its operator was told
+}
+
+func (s subject) mustStart(t *testing.T, c setup) *instance {
+	t.Helper()
+	i, err := s.start(t, c)
+	if err != nil {
+		t.Fatalf("start %s: %v", s.name, err)
+	}
+	return i
+}
+
+// client is one that verifies a name against the roots of an authority.
+func (i *instance) client(ca *CA, name string) client {
+	return client{addr: i.TLS, name: name, roots: ca.Roots}
+}
+
+// wasTold reports whether the operator was told of an event of a kind.
+func (i *instance) wasTold(kind tlsauto.EventKind) bool {
+	if i.told == nil {
+		return false
+	}
+	for _, e := range i.told() {
+		if e.Kind == kind {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *setup) complete() {
+	if s.store == nil {
+		s.store = tlsauto.NewMemoryStore()
+	}
+	if s.who == "" {
+		s.who = "a"
+	}
+	if s.patience == 0 {
+		s.patience = 300 * time.Millisecond
+	}
+}
+
+// serve starts the site of an instance.
+func (s *setup) serve(t *testing.T, config *tls.Config, plain http.Handler) *instance {
+	t.Helper()
+	if s.http01 {
+		config = withoutALPN(config)
+	}
+	web, stop := newSite(t, s.who, config, plain)
+	s.ca.Router.add(web)
+	i := &instance{site: web, config: config}
+	i.stop = func() {
+		s.ca.Router.remove(web)
+		stop()
+	}
+	return i
+}
+
+// plain is autocert as its documentation shows it.
+func plain() subject {
+	return subject{"autocert", func(t *testing.T, s setup) (*instance, error) {
+		s.complete()
+		m := &autocert.Manager{
+			Prompt:     autocert.AcceptTOS,
+			Cache:      s.store,
+			HostPolicy: autocert.HostWhitelist(s.names...),
+			Email:      s.email,
+			Client:     &acme.Client{DirectoryURL: s.ca.URL, HTTPClient: s.ca.client(t, s.who)},
+		}
+		if s.policy != nil {
+			m.HostPolicy = s.policy
+		}
+		handler := http.NotFoundHandler()
+		if s.http01 {
+			handler = m.HTTPHandler(nil)
+		}
+		return s.serve(t, m.TLSConfig(), handler), nil
+	}}
+}

@@ -1,0 +1,269 @@
+package tlsauto
+
+import (
+	"context"
+	"crypto"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"time"
+)
+
+// A renewal is an attempt to obtain a certificate.
+type renewal struct {
+	mc     *managed
+	old    *certificate // to be renewed; nil: none
+	before record       // of the attempts that have failed
+	issuer Issuer
+	id     string // of issuer
+	key    crypto.Signer
+}
+
+// leaseMargin is how much longer than an attempt its lease lasts, for what is read and written.
+const leaseMargin = 30 * time.Second
+
+// attempt obtains a certificate that is due, or finds out that another process has, or is about to.
+func (m *Manager) attempt(ctx context.Context, mc *managed) {
+	if mc.onDemand && !m.isWanted(ctx, mc) {
+		return
+	}
+	m.mu.Lock()
+	limit := attemptTime(m.cfg.AttemptTimeout, mc.newest(), m.now())
+	m.mu.Unlock()
+
+	got, err := m.acquire(ctx, mc, limit+leaseMargin)
+	if ctx.Err() != nil {
+		return
+	}
+	m.tellStore(mc, "lease", err)
+	blind := err != nil
+	if got {
+		defer func() {
+			if m.keepsLease(mc) {
+				return
+			}
+			m.release(ctx, mc)
+		}()
+	}
+	f, err := m.readStored(ctx, mc)
+	better := m.learn(ctx, mc, f, err)
+	blind = blind || got && err != nil
+	switch {
+	case ctx.Err() != nil || better:
+		return
+	case !m.mayOrder(mc, got, blind):
+		return
+	}
+	a := m.prepare(mc)
+	if a == nil {
+		return
+	}
+	m.putRecord(ctx, mc, m.failure(a, errUnfinished))
+	m.tell(Event{Kind: Obtaining, Names: mc.names, Issuer: a.id})
+	c, err := m.issue(ctx, a, limit)
+	switch {
+	case err == nil:
+		m.succeeded(ctx, a, c)
+	case ctx.Err() != nil:
+		m.undo(ctx, a)
+	default:
+		m.failed(ctx, a, err)
+	}
+}
+
+// errUnfinished is what the next process reads of an attempt that this one did not survive.
+var errUnfinished = errors.New("the attempt was begun and never ended")
+
+// mayOrder reports whether a certificate is ordered, or waits a little more: for another process that is at it, or
+// since the store has failed, which is to be blind. A store that fails for days must not end in a certificate
+// that expires, and one that fails for a moment must not cost an order that another process makes, too.
+func (m *Manager) mayOrder(mc *managed, got, blind bool) bool {
+	now := m.now()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c, p := mc.newest(), &mc.plan
+	may := got
+	if !blind {
+		p.blindSince = time.Time{}
+	} else {
+		if p.blindSince.IsZero() {
+			p.blindSince = now
+		}
+		may = isUrgent(c, now) && (isValid(c, now) || now.Sub(p.blindSince) >= orderPatience)
+	}
+	if !may {
+		p.wait = now.Add(retryTime(p.waits))
+		p.waits++
+	}
+	return may
+}
+
+// keepsLease reports whether the lease is left to run out, since what was obtained is not in the store
+// yet: that gives this process the time to try again before others order, too.
+func (m *Manager) keepsLease(mc *managed) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	mc.plan.leased = mc.plan.unstored != nil
+	return mc.plan.leased
+}
+
+// prepare returns the attempt to make, or nil if it has turned out that there is none to make now.
+func (m *Manager) prepare(mc *managed) *renewal {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.now()
+	p := &mc.plan
+	if at, ok := m.attemptAt(mc); !ok || now.Before(at) {
+		return nil // as the record of another process has it
+	}
+	i, free := m.nextIssuer(p.record, now)
+	if now.Before(free) && !p.forced {
+		p.record.Next = free
+		return nil
+	}
+	if mc.onDemand {
+		if wait := m.demanded.take(now); wait > 0 {
+			m.work.demandAt = now.Add(wait)
+			return nil
+		}
+	}
+	a := &renewal{mc: mc, old: mc.newest(), before: p.record, issuer: m.cfg.Issuers[i], id: m.issuerIDs[i]}
+	if m.cfg.ReuseKey && a.old != nil && isOfType(a.old.tls.PrivateKey, m.cfg.KeyType) {
+		a.key, _ = a.old.tls.PrivateKey.(crypto.Signer)
+	}
+	p.forced = false
+	return a
+}
+
+// nextIssuer returns whose turn it is among the issuers that do not want to be left alone, or else the
+// one that will be free first, and when that is.
+func (m *Manager) nextIssuer(r record, now time.Time) (int, time.Time) {
+	n := len(m.issuerIDs)
+	turn := r.Failures / issuerFailures % n
+	best := turn
+	for k := range n {
+		i := (turn + k) % n
+		held := r.Held[m.issuerIDs[i]]
+		if !now.Before(held) {
+			return i, held
+		}
+		if held.Before(r.Held[m.issuerIDs[best]]) {
+			best = i
+		}
+	}
+	return best, r.Held[m.issuerIDs[best]]
+}
+
+// issue has the issuer obtain a certificate, and checks what it returns.
+func (m *Manager) issue(ctx context.Context, a *renewal, limit time.Duration) (*certificate, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	order := &Order{
+		Names:      slices.Clone(a.mc.names),
+		KeyType:    m.cfg.KeyType,
+		Key:        a.key,
+		Store:      partOf(m.cfg.Store, a.id),
+		Challenges: m.board,
+		Logger:     m.cfg.Logger,
+		Now:        m.cfg.Now,
+	}
+	var c *tls.Certificate
+	err := guard(func() (err error) { c, err = a.issuer.Issue(ctx, order); return err })
+	m.logPanic("Issuer", err)
+	if err != nil {
+		if ctx.Err() != nil && errors.Is(err, context.DeadlineExceeded) {
+			return nil, fmt.Errorf("no certificate within %s: %w", limit.Round(time.Second), err)
+		}
+		return nil, err
+	}
+	if c, err = checkedCertificate(c, a.mc.names); err == nil {
+		err = checkNew(c, m.cfg.KeyType, a.key, m.now())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("use what was issued: %w", err)
+	}
+	return &certificate{tls: c, issuer: a.id}, nil
+}
+
+// succeeded serves a certificate first, and stores it then.
+func (m *Manager) succeeded(ctx context.Context, a *renewal, c *certificate) {
+	m.mu.Lock()
+	p := &a.mc.plan
+	p.obtained++
+	events := append([]Event{eventOf(Obtained, a.mc, c)}, m.take(a.mc, c, m.now())...)
+	p.unstored = c
+	m.mu.Unlock()
+	m.tellTaken(events, a.mc, c)
+	m.save(ctx, a.mc)
+}
+
+// undo takes back what was recorded of an attempt that the end of Run has cut short.
+func (m *Manager) undo(ctx context.Context, a *renewal) {
+	if a.before.Failures == 0 {
+		m.deleteRecord(ctx, a.mc)
+		return
+	}
+	m.putRecord(ctx, a.mc, a.before)
+}
+
+// failure is the record of an attempt that has failed.
+func (m *Manager) failure(a *renewal, err error) record {
+	failures := a.before.Failures + 1
+	base := m.backoff(failures)
+	now := m.now()
+	r := record{
+		Serial:   serialOf(a.old),
+		Issuers:  m.issuersHash,
+		Failures: failures,
+		At:       now,
+		Next:     now.Add(pauseAfter(base, a.old, now)),
+		Issuer:   a.id,
+		Error:    boundedText(err.Error()),
+		Held:     maps.Clone(a.before.Held),
+	}
+	maps.DeleteFunc(r.Held, func(_ string, until time.Time) bool { return !now.Before(until) })
+	if wait, ok := errors.AsType[*RetryAfterError](err); ok {
+		if r.Held == nil {
+			r.Held = map[string]time.Time{}
+		}
+		r.Held[a.id] = now.Add(min(max(wait.After, 0), maxRetryAfter))
+	}
+	if _, free := m.nextIssuer(r, r.Next); free.After(r.Next) {
+		r.Next = free
+	}
+	return r
+}
+
+// backoff is what Config.Backoff says, which must not end the process.
+func (m *Manager) backoff(failures int) (pause time.Duration) {
+	err := guard(func() error { pause = m.cfg.Backoff(failures); return nil })
+	if err != nil {
+		m.logPanic("Backoff", err)
+		return defaultBackoff(failures)
+	}
+	return pause
+}
+
+func (m *Manager) failed(ctx context.Context, a *renewal, err error) {
+	r := m.failure(a, err)
+	now := m.now()
+	m.mu.Lock()
+	p := &a.mc.plan
+	p.failed++
+	p.record = r
+	p.wait, p.waits = time.Time{}, 0
+	m.firstIsOver(a.mc)
+	m.mu.Unlock()
+
+	e := eventOf(Failed, a.mc, a.old)
+	e.Issuer, e.Next, e.Err = a.id, r.Next, err
+	level := slog.LevelWarn
+	if isUrgent(a.old, now) && (a.old != nil || r.Failures >= issuerFailures) {
+		level = slog.LevelError
+	}
+	m.tellAt(level, e)
+	m.putRecord(ctx, a.mc, r)
+}

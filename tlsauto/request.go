@@ -1,0 +1,215 @@
+package tlsauto
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Requests of other processes are under one key of the store, and written under a lease of that name.
+const (
+	requestsKey   = "renew"
+	maxRequests   = 100              // names
+	requestsLast  = 10 * time.Minute // for names that no process knows
+	requestsLease = 15 * time.Second
+)
+
+// Renew has the certificate that is for a name, of Names and Groups or on demand, renewed now, whatever
+// is planned. It does not wait for that: see Events and Status. An error says that there is no such name.
+func (m *Manager) Renew(name string) error {
+	n, err := normalizeName(name)
+	if err != nil {
+		return fmt.Errorf("tlsauto: renew: %w", err)
+	}
+	if !m.renew(n) {
+		return fmt.Errorf("tlsauto: renew: no certificate is obtained for %s", n)
+	}
+	return nil
+}
+
+func (m *Manager) renew(name string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, mc := range m.managed {
+		if slices.Contains(mc.names, name) {
+			mc.plan.forced, mc.plan.wait = true, time.Time{}
+			m.wakeUp()
+			return true
+		}
+	}
+	return false
+}
+
+// Reload has Files and ClientCAFile, and the store, looked at now, as on SIGHUP. It does not wait for that.
+func (m *Manager) Reload() {
+	m.files.wakeUp()
+	m.clientCAs.wakeUp()
+	m.mu.Lock()
+	for _, mc := range m.managed {
+		mc.plan.readAt = time.Time{}
+	}
+	m.work.requestsAt = time.Time{}
+	m.mu.Unlock()
+	m.wakeUp()
+}
+
+func (m *Manager) watchFiles() {
+	if m.files != nil {
+		m.spawn(m.files.run)
+	}
+	if m.clientCAs != nil {
+		m.spawn(m.clientCAs.run)
+	}
+}
+
+// WaitReady waits until there is a certificate that has not expired for all of Names and Groups, or for ctx
+// to end: then the error wraps that of ctx, and says which ones are missing and why. It needs Run.
+func (m *Manager) WaitReady(ctx context.Context) error {
+	for {
+		missing, changed := m.missing()
+		if len(missing) == 0 {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			missing, _ = m.missing()
+			return fmt.Errorf("tlsauto: wait for certificates: %w; %s", ctx.Err(), strings.Join(missing, "; "))
+		}
+	}
+}
+
+// missing lists the first few of the certificates that WaitReady waits for, and returns a channel that is closed when
+// one has come.
+func (m *Manager) missing() ([]string, <-chan struct{}) {
+	const most = 10
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.now()
+	var missing []string
+	more := 0
+	for _, mc := range m.configuredLocked() {
+		if isValid(mc.cert, now) {
+			continue
+		}
+		if len(missing) == most {
+			more++
+			continue
+		}
+		why := mc.plan.record.Error
+		if why == "" {
+			why = "no attempt has ended yet"
+		}
+		missing = append(missing, mc.names[0]+": "+why)
+	}
+	if more > 0 {
+		missing = append(missing, fmt.Sprintf("and %d more", more))
+	}
+	if m.work.changed == nil {
+		m.work.changed = make(chan struct{})
+	}
+	return missing, m.work.changed
+}
+
+// RequestRenewal asks the processes that share a store for what [Manager.Renew] does, within a minute or
+// two. It is for commands. A name that none of them has is forgotten after ten minutes.
+func RequestRenewal(ctx context.Context, store Store, name string) error {
+	n, err := normalizeName(name)
+	if err != nil {
+		return fmt.Errorf("tlsauto: request a renewal: %w", err)
+	}
+	err = changeRequests(ctx, store, rand.Text(), time.Now, func(names map[string]time.Time) error {
+		if _, ok := names[n]; !ok && len(names) >= maxRequests {
+			return errors.New("there are too many requests already")
+		}
+		names[n] = time.Now().Round(0)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("tlsauto: request a renewal of %s: %w", n, err)
+	}
+	return nil
+}
+
+var errBusy = errors.New("another process has the lease; try again")
+
+// changeRequests changes the requests in the store.
+func changeRequests(ctx context.Context, store Store, owner string, now func() time.Time, change func(map[string]time.Time) error) error {
+	if leaser, ok := store.(Leaser); ok {
+		switch got, err := leaser.Acquire(ctx, requestsKey, owner, now(), requestsLease); {
+		case err != nil:
+			return err
+		case !got:
+			return errBusy
+		}
+		defer func() {
+			ctx, cancel := lasting(ctx, leaseTime)
+			defer cancel()
+			_ = leaser.Release(ctx, requestsKey, owner) // or it runs out
+		}()
+	}
+	names, err := requests(ctx, store)
+	if err != nil {
+		return err
+	}
+	if err := change(names); err != nil {
+		return err
+	}
+	if len(names) == 0 {
+		return store.Delete(ctx, requestsKey)
+	}
+	data, err := json.Marshal(names)
+	if err != nil {
+		return err
+	}
+	return store.Put(ctx, requestsKey, data)
+}
+
+// requests returns the names whose renewal is requested, and when that was. What is damaged is none.
+func requests(ctx context.Context, store Store) (map[string]time.Time, error) {
+	names := map[string]time.Time{}
+	data, err := store.Get(ctx, requestsKey)
+	if errors.Is(err, ErrNotFound) {
+		return names, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxStored || json.Unmarshal(data, &names) != nil || len(names) > maxRequests {
+		return map[string]time.Time{}, nil
+	}
+	return names, nil
+}
+
+// readRequests does what commands have asked for.
+func (m *Manager) readRequests(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, readTime)
+	defer cancel()
+	err := guard(func() error {
+		if _, err := m.cfg.Store.Get(ctx, requestsKey); errors.Is(err, ErrNotFound) {
+			return nil
+		}
+		return changeRequests(ctx, m.cfg.Store, m.owner, m.now, m.takeRequests)
+	})
+	if err != nil && !errors.Is(err, errBusy) && ctx.Err() == nil {
+		m.cfg.Logger.Warn("tlsauto: requests for renewal cannot be read", "error", boundedText(err.Error()))
+	}
+}
+
+// takeRequests removes the names that this process has, and those that nobody does.
+func (m *Manager) takeRequests(names map[string]time.Time) error {
+	now := m.now()
+	for _, name := range slices.Collect(maps.Keys(names)) {
+		age := now.Sub(names[name])
+		if m.renew(name) || age > requestsLast || age < -requestsLast {
+			delete(names, name)
+		}
+	}
+	return nil
+}

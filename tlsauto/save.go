@@ -1,0 +1,145 @@
+package tlsauto
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// lasting returns a context for what has to be brought to its end when ctx ends, which has a little
+// time for that.
+func lasting(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(endTime, cancel) })
+	return last, func() { stop(); cancel() }
+}
+
+// save stores the certificate that is not in the store yet, and reports whether that has succeeded.
+func (m *Manager) save(ctx context.Context, mc *managed) bool {
+	m.mu.Lock()
+	c := mc.plan.unstored
+	m.mu.Unlock()
+	if c == nil {
+		return true
+	}
+	err := m.put(ctx, c, mc.id)
+	now := m.now()
+	m.mu.Lock()
+	p := &mc.plan
+	if err == nil {
+		p.unstored, p.storeFails, p.storeError = nil, 0, ""
+	} else {
+		p.storeAt = now.Add(10 * retryTime(p.storeFails))
+		p.storeFails++
+		p.storeError = boundedText(err.Error())
+	}
+	m.mu.Unlock()
+	m.tellStore(mc, "write", err)
+	if err != nil {
+		return false
+	}
+	m.deleteRecord(ctx, mc)
+	return true
+}
+
+func (m *Manager) put(ctx context.Context, c *certificate, id string) error {
+	data, err := encodeCertificate(c.tls)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := lasting(ctx, writeTime)
+	defer cancel()
+	key := certificateKey + id
+	if err := guard(func() error { return partOf(m.cfg.Store, c.issuer).Put(ctx, key, data) }); err != nil {
+		return fmt.Errorf("write %s: %w", key, err)
+	}
+	return nil
+}
+
+// storeAgain tries again to store a certificate, unless another process has obtained a later one
+// meanwhile.
+func (m *Manager) storeAgain(ctx context.Context, mc *managed) {
+	f, err := m.readStored(ctx, mc)
+	m.learn(ctx, mc, f, err)
+	if m.save(ctx, mc) {
+		m.mu.Lock()
+		leased := mc.plan.leased
+		mc.plan.leased = false
+		m.mu.Unlock()
+		if leased {
+			m.release(ctx, mc)
+		}
+	}
+}
+
+// putRecord stores what is planned. Failing at that is no reason not to go on.
+func (m *Manager) putRecord(ctx context.Context, mc *managed, r record) {
+	data, err := r.encode()
+	if err == nil {
+		ctx, cancel := lasting(ctx, leaseTime)
+		defer cancel()
+		err = guard(func() error { return m.cfg.Store.Put(ctx, recordKey+mc.id, data) })
+	}
+	if err != nil {
+		err = fmt.Errorf("write %s%s: %w", recordKey, mc.id, err)
+	}
+	m.tellStore(mc, "plan", err)
+}
+
+// deleteRecord forgets what was planned. A record that stays is about a certificate that is no more.
+func (m *Manager) deleteRecord(ctx context.Context, mc *managed) {
+	ctx, cancel := lasting(ctx, leaseTime)
+	defer cancel()
+	if err := guard(func() error { return m.cfg.Store.Delete(ctx, recordKey+mc.id) }); err != nil {
+		m.cfg.Logger.Debug("tlsauto: a plan stays in the store", "names", mc.names, "error", boundedText(err.Error()))
+	}
+}
+
+// acquire takes the lease under which a certificate is ordered, and reports whether this process has it.
+func (m *Manager) acquire(ctx context.Context, mc *managed, ttl time.Duration) (got bool, err error) {
+	leaser, ok := m.cfg.Store.(Leaser)
+	if !ok {
+		return true, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, leaseTime)
+	defer cancel()
+	err = guard(func() (err error) {
+		got, err = leaser.Acquire(ctx, orderLease+mc.id, m.owner, m.now(), ttl)
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("take the lease %s%s: %w", orderLease, mc.id, err)
+	}
+	return got, nil
+}
+
+// release gives the lease up. One that cannot be released runs out.
+func (m *Manager) release(ctx context.Context, mc *managed) {
+	leaser, ok := m.cfg.Store.(Leaser)
+	if !ok {
+		return
+	}
+	ctx, cancel := lasting(ctx, leaseTime)
+	defer cancel()
+	if err := guard(func() error { return leaser.Release(ctx, orderLease+mc.id, m.owner) }); err != nil {
+		m.cfg.Logger.Debug("tlsauto: a lease runs out by itself", "names", mc.names, "error", boundedText(err.Error()))
+	}
+}
+
+// releaseLeases gives up what is left of leases when Run ends.
+func (m *Manager) releaseLeases(ctx context.Context) {
+	m.mu.Lock()
+	var all []*managed
+	for _, mc := range m.managed {
+		if mc.plan.leased {
+			mc.plan.leased = false
+			all = append(all, mc)
+		}
+	}
+	m.mu.Unlock()
+	ctx, cancel := lasting(ctx, endTime)
+	defer cancel()
+	for _, mc := range all {
+		m.release(ctx, mc)
+	}
+}
