@@ -48,55 +48,31 @@ func main() {
 		cfg.Names, cfg.Issuers, cfg.HTTPSPort = []string{"localhost", "127.0.0.1"}, []tlsauto.Issuer{ca}, 8443
 		secure, plain = "127.0.0.1:8443", "127.0.0.1:8080"
 	}
-	if err := listenAndServe(ctx, cfg, secure, plain); err != nil {
+	if err := serve(ctx, cfg, listen(secure), listen(plain)); !errors.Is(err, http.ErrServerClosed) {
 		log.Fatal(err)
 	}
 }
 
-func listenAndServe(ctx context.Context, cfg tlsauto.Config, secure, plain string) error {
-	var listen net.ListenConfig
-	tlsListener, err := listen.Listen(ctx, "tcp", secure)
+func listen(address string) net.Listener {
+	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", address)
 	if err != nil {
-		return err
+		log.Fatal(err)
 	}
-	defer tlsListener.Close()
-	httpListener, err := listen.Listen(ctx, "tcp", plain)
-	if err != nil {
-		return err
-	}
-	defer httpListener.Close()
-	return run(ctx, cfg, tlsListener, httpListener)
+	return listener
 }
 
-// run serves until ctx ends or something fails.
-func run(ctx context.Context, cfg tlsauto.Config, secure, plain net.Listener) error {
+// serve serves a site: these lines are all that its certificates take.
+func serve(ctx context.Context, cfg tlsauto.Config, secure, plain net.Listener) error {
 	m, err := tlsauto.New(cfg)
 	if err != nil {
 		return err
 	}
-	site := &http.Server{Handler: http.HandlerFunc(hello), TLSConfig: m.TLSConfig(), ReadHeaderTimeout: 10 * time.Second}
+	go func() { log.Print("certificates: ", m.Run(ctx)) }()
 	redirect := &http.Server{Handler: m.HTTPHandler(nil), ReadHeaderTimeout: 10 * time.Second} // and challenges
-
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	ended := make(chan error, 3)
-	go func() { ended <- m.Run(ctx) }()
-	go func() { ended <- unlessClosed(site.ServeTLS(secure, "", "")) }()
-	go func() { ended <- unlessClosed(redirect.Serve(plain)) }()
-
-	err = <-ended // by ctx, which ends Run, or by a failure
-	stop()
-	patience, giveUp := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-	defer giveUp()
-	return errors.Join(err, site.Shutdown(patience), redirect.Shutdown(patience), <-ended, <-ended)
-}
-
-// unlessClosed takes away the error of a server that was shut down.
-func unlessClosed(err error) error {
-	if errors.Is(err, http.ErrServerClosed) {
-		return nil
-	}
-	return err
+	go func() { log.Print("port 80: ", redirect.Serve(plain)) }()
+	site := &http.Server{Handler: http.HandlerFunc(hello), TLSConfig: m.TLSConfig(), ReadHeaderTimeout: 10 * time.Second}
+	context.AfterFunc(ctx, func() { _ = errors.Join(redirect.Close(), site.Shutdown(context.Background())) })
+	return site.ServeTLS(secure, "", "")
 }
 
 func hello(w http.ResponseWriter, r *http.Request) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -17,20 +18,11 @@ import (
 	"github.com/bedplate/bedplate/tlsauto"
 )
 
-func listen(t *testing.T) net.Listener {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return listener
-}
-
-func TestRun(t *testing.T) {
+func TestServe(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	ca := &tlsauto.DevCA{Dir: filepath.Join(dir, "devca")}
-	secure, plain := listen(t), listen(t)
+	secure, plain := listen("127.0.0.1:0"), listen("127.0.0.1:0")
 	cfg := tlsauto.Config{
 		Names: []string{"localhost", "127.0.0.1"}, Issuers: []tlsauto.Issuer{ca},
 		Store: autocert.DirCache(filepath.Join(dir, "certs")), HTTPSPort: secure.Addr().(*net.TCPAddr).Port,
@@ -38,7 +30,7 @@ func TestRun(t *testing.T) {
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- run(ctx, cfg, secure, plain) }()
+	go func() { ended <- serve(ctx, cfg, secure, plain) }()
 
 	text, _, err := ca.Root()
 	if err != nil {
@@ -82,26 +74,7 @@ func TestRun(t *testing.T) {
 
 	transport.CloseIdleConnections()
 	stop()
-	if err := <-ended; err != nil {
-		t.Errorf("run: %v", err)
-	}
-}
-
-// What is wrong is said at once, and nothing is left behind.
-func TestRunFails(t *testing.T) {
-	t.Parallel()
-	cfg := tlsauto.Config{Names: []string{"localhost"}, Issuers: []tlsauto.Issuer{&tlsauto.DevCA{Dir: t.TempDir()}}, Store: tlsauto.NewMemoryStore()}
-	for name, start := range map[string]func() error{
-		"no configuration": func() error { return listenAndServe(t.Context(), tlsauto.Config{}, "127.0.0.1:0", "127.0.0.1:0") },
-		"no address":       func() error { return listenAndServe(t.Context(), cfg, "127.0.0.1:0", "nowhere") },
-		"closed listener": func() error {
-			closed := listen(t)
-			closed.Close()
-			return run(t.Context(), cfg, listen(t), closed)
-		},
-	} {
-		if err := start(); err == nil {
-			t.Errorf("%s: no error", name)
-		}
+	if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
+		t.Errorf("serve: %v", err)
 	}
 }

@@ -31,6 +31,7 @@ func Bedplate() Layering {
 				Libraries: []string{"github.com/alecthomas/kong", "github.com/goccy/go-yaml"},
 			},
 			{Packages: []string{"examples/backup"}, May: public, Libraries: []string{"github.com/mattn/go-sqlite3"}},
+			{Packages: []string{"examples/tls"}, May: public, Libraries: []string{"golang.org/x/crypto/acme"}},
 			{Packages: []string{"examples/*"}, May: public},
 			// Tests of the finished programs; they talk to them over HTTP and read the file.
 			{Packages: []string{"conformance"}},
