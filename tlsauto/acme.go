@@ -132,7 +132,7 @@ func (a *ACME) Issue(ctx context.Context, order *Order) (*tls.Certificate, error
 	}
 
 	t := &attempt{acme: a, client: client, order: order, key: key, options: options, failed: map[string]bool{}}
-	var failures error
+	var before error // of the challenges that have failed
 	for {
 		cert, err := t.run(ctx)
 		if err == nil {
@@ -143,14 +143,15 @@ func (a *ACME) Issue(ctx context.Context, order *Order) (*tls.Certificate, error
 				order.Logger.WarnContext(ctx, "tlsauto: the account could not be forgotten", "error", err)
 			}
 		}
-		if failures != nil {
-			err = fmt.Errorf("%w; %w", failures, err)
-		}
 		var failed *challengeError
-		if !errors.As(err, &failed) || ctx.Err() != nil || t.impossible() != nil {
+		again := errors.As(err, &failed) && ctx.Err() == nil && t.impossible() == nil
+		if before != nil {
+			err = fmt.Errorf("%w; %w", before, err)
+		}
+		if !again {
 			return nil, err
 		}
-		failures = err
+		before = err
 	}
 }
 
@@ -250,36 +251,18 @@ func (t *attempt) request() ([]byte, error) {
 	return csr, nil
 }
 
-// certificate checks what has come.
+// certificate checks what has come: what is behind the leaf, too, as clients get all of it.
 func (t *attempt) certificate(chain [][]byte) (*tls.Certificate, error) {
-	var leaf *x509.Certificate
 	for i, der := range chain {
-		c, err := x509.ParseCertificate(der)
-		if err != nil {
+		if _, err := x509.ParseCertificate(der); err != nil {
 			return nil, fmt.Errorf("read certificate %d of the chain: %w", i, err)
 		}
-		if i == 0 {
-			leaf = c
-		}
 	}
-	public, ok := t.key.Public().(interface{ Equal(crypto.PublicKey) bool })
-	if !ok || !public.Equal(leaf.PublicKey) {
-		return nil, errors.New("the certificate that has come is for another key")
-	}
-	if !leaf.NotAfter.After(t.order.Now()) {
-		return nil, fmt.Errorf("the certificate that has come has expired at %s", leaf.NotAfter.UTC().Format(time.RFC3339))
-	}
-	has := certificateNames(leaf)
-	for _, name := range t.order.Names {
-		if !slices.Contains(has, name) {
-			return nil, fmt.Errorf("the certificate that has come is not for %s", name)
-		}
-	}
-	return &tls.Certificate{Certificate: chain, PrivateKey: t.key, Leaf: leaf}, nil
+	return checkedCertificate(&tls.Certificate{Certificate: chain, PrivateKey: t.key}, t.order.Names)
 }
 
 // deactivateTimeout is short: it may be the end of the process that is held up.
-const deactivateTimeout = 3 * time.Second
+const deactivateTimeout = 2 * time.Second
 
 // deactivate gives up the authorizations of an order that are still pending, as authorities allow few
 // of them. It goes on when ctx has ended, but not when the authority does not answer.

@@ -16,6 +16,7 @@ type advice struct {
 
 const (
 	askTime    = 30 * time.Second
+	minAskTime = time.Second
 	askAgain   = 6 * time.Hour
 	minAsk     = time.Minute
 	maxAsk     = 24 * time.Hour
@@ -46,12 +47,13 @@ func (m *Manager) adviser(c *certificate) RenewalAdviser {
 func (m *Manager) askForAdvice(ctx context.Context, mc *managed) {
 	m.mu.Lock()
 	c := mc.newest()
+	limit := min(askTime, max(mc.plan.due.Sub(m.now()), minAskTime)) // the renewal does not wait for it
 	m.mu.Unlock()
 	var parent *x509.Certificate
 	if len(c.tls.Certificate) > 1 {
 		parent, _ = x509.ParseCertificate(c.tls.Certificate[1])
 	}
-	asking, cancel := context.WithTimeout(ctx, askTime)
+	asking, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	var info *RenewalInfo
 	err := guard(func() (err error) {

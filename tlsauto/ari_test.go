@@ -4,7 +4,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"math/big"
 	"net/http"
 	"strings"
@@ -89,7 +88,7 @@ func TestRenewalInfoAnswers(t *testing.T) {
 					if test.status != 0 {
 						w.WriteHeader(test.status)
 					}
-					io.WriteString(w, test.body)
+					respond(w, test.body)
 					return true
 				}
 			})

@@ -35,19 +35,18 @@ func (m *Manager) attempt(ctx context.Context, mc *managed) {
 	m.mu.Unlock()
 
 	got, err := m.acquire(ctx, mc, limit+leaseMargin)
+	if got || err != nil { // which does not say that it was not acquired
+		defer func() {
+			if !m.keepsLease(mc) {
+				m.release(mc)
+			}
+		}()
+	}
 	if ctx.Err() != nil {
 		return
 	}
 	m.tellStore(mc, "lease", err)
 	blind := err != nil
-	if got {
-		defer func() {
-			if m.keepsLease(mc) {
-				return
-			}
-			m.release(ctx, mc)
-		}()
-	}
 	f, err := m.readStored(ctx, mc)
 	better := m.learn(ctx, mc, f, err)
 	blind = blind || got && err != nil
@@ -61,16 +60,16 @@ func (m *Manager) attempt(ctx context.Context, mc *managed) {
 	if a == nil {
 		return
 	}
-	m.putRecord(ctx, mc, m.failure(a, errUnfinished))
+	m.putRecord(mc, m.failure(a, errUnfinished))
 	m.tell(Event{Kind: Obtaining, Names: mc.names, Issuer: a.id})
 	c, err := m.issue(ctx, a, limit)
 	switch {
 	case err == nil:
-		m.succeeded(ctx, a, c)
+		m.succeeded(a, c)
 	case ctx.Err() != nil:
-		m.undo(ctx, a)
+		m.undo(a)
 	default:
-		m.failed(ctx, a, err)
+		m.failed(a, err)
 	}
 }
 
@@ -83,7 +82,6 @@ var errUnfinished = errors.New("the attempt was begun and never ended")
 func (m *Manager) mayOrder(mc *managed, got, blind bool) bool {
 	now := m.now()
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	c, p := mc.newest(), &mc.plan
 	may := got
 	if !blind {
@@ -91,12 +89,20 @@ func (m *Manager) mayOrder(mc *managed, got, blind bool) bool {
 	} else {
 		if p.blindSince.IsZero() {
 			p.blindSince = now
+			if !p.unreadSince.IsZero() {
+				p.blindSince = p.unreadSince
+			}
 		}
 		may = isUrgent(c, now) && (isValid(c, now) || now.Sub(p.blindSince) >= orderPatience)
 	}
+	begins := !may && p.waits == 0
 	if !may {
 		p.wait = now.Add(retryTime(p.waits))
 		p.waits++
+	}
+	m.mu.Unlock()
+	if begins && !blind {
+		m.cfg.Logger.Info("tlsauto: another process has the lease of the certificate", "names", mc.names)
 	}
 	return may
 }
@@ -189,7 +195,7 @@ func (m *Manager) issue(ctx context.Context, a *renewal, limit time.Duration) (*
 }
 
 // succeeded serves a certificate first, and stores it then.
-func (m *Manager) succeeded(ctx context.Context, a *renewal, c *certificate) {
+func (m *Manager) succeeded(a *renewal, c *certificate) {
 	m.mu.Lock()
 	p := &a.mc.plan
 	p.obtained++
@@ -197,16 +203,16 @@ func (m *Manager) succeeded(ctx context.Context, a *renewal, c *certificate) {
 	p.unstored = c
 	m.mu.Unlock()
 	m.tellTaken(events, a.mc, c)
-	m.save(ctx, a.mc)
+	m.save(a.mc)
 }
 
 // undo takes back what was recorded of an attempt that the end of Run has cut short.
-func (m *Manager) undo(ctx context.Context, a *renewal) {
+func (m *Manager) undo(a *renewal) {
 	if a.before.Failures == 0 {
-		m.deleteRecord(ctx, a.mc)
+		m.deleteRecord(a.mc)
 		return
 	}
-	m.putRecord(ctx, a.mc, a.before)
+	m.putRecord(a.mc, a.before)
 }
 
 // failure is the record of an attempt that has failed.
@@ -247,7 +253,7 @@ func (m *Manager) backoff(failures int) (pause time.Duration) {
 	return pause
 }
 
-func (m *Manager) failed(ctx context.Context, a *renewal, err error) {
+func (m *Manager) failed(a *renewal, err error) {
 	r := m.failure(a, err)
 	now := m.now()
 	m.mu.Lock()
@@ -265,5 +271,5 @@ func (m *Manager) failed(ctx context.Context, a *renewal, err error) {
 		level = slog.LevelError
 	}
 	m.tellAt(level, e)
-	m.putRecord(ctx, a.mc, r)
+	m.putRecord(a.mc, r)
 }

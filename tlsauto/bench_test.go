@@ -162,6 +162,7 @@ func TestHandshakesWhileAllIsStuck(t *testing.T) {
 	m := startBenchManager(t, s, "never.test")
 	roots := devRoots(t, s.issuer)
 	server := m.TLSConfig()
+	s.await(t, "issuer") // before the store keeps it from that
 	s.now.Store(true)
 	if err := m.Renew("one.test"); err != nil {
 		t.Fatal(err)
@@ -169,7 +170,7 @@ func TestHandshakesWhileAllIsStuck(t *testing.T) {
 	if err := benchHandshake(server, &tls.Config{ServerName: "demanded.test", InsecureSkipVerify: true}); err != nil { // begins a decision
 		t.Error(err)
 	}
-	s.await(t, "store", "issuer", "decision")
+	s.await(t, "store", "decision")
 
 	for range 3 {
 		for _, name := range []string{"one.test", "a.wild.test", "file.test"} {
@@ -215,11 +216,12 @@ func BenchmarkHandshake(b *testing.B) {
 			s := newStuck(b)
 			m := startBenchManager(b, s, "never.test")
 			if blocked {
+				s.await(b, "issuer")
 				s.now.Store(true)
 				if err := m.Renew("one.test"); err != nil {
 					b.Fatal(err)
 				}
-				s.await(b, "store", "issuer")
+				s.await(b, "store")
 			}
 			fixed, err := s.issuer.Issue(b.Context(), &tlsauto.Order{Names: []string{"one.test"}, Now: time.Now})
 			if err != nil {

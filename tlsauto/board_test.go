@@ -199,6 +199,12 @@ func TestBoardLeftovers(t *testing.T) {
 		if n := len(store.(*memoryStore).values); n != 0 {
 			t.Errorf("%d values are left in the store", n)
 		}
+		if _, err := crashed.HTTP01(t.Context(), testToken, []byte(testKeyAuth)); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(crashed.local); n != 1 {
+			t.Errorf("%d answers are kept in memory, want 1", n)
+		}
 	})
 }
 

@@ -72,8 +72,9 @@ type Config struct {
 	ReuseKey bool
 
 	// AdoptDelay is how long the old certificate is still served after a new one has come, for clients
-	// whose clock is slow; default 1 h if the old one is valid for that long and the new one for more
-	// than 30 days, or else 0. Negative: none.
+	// whose clock is slow; default 1 h if the new one lives for more than 30 days, or else 0. Negative:
+	// none. It is at most half of what is left of the old one, and none when an authority wants that to
+	// be renewed early.
 	AdoptDelay time.Duration
 
 	// AttemptTimeout is the most time that an attempt to obtain a certificate takes; default 5 min. A
@@ -82,8 +83,9 @@ type Config struct {
 	AttemptTimeout time.Duration
 
 	// Backoff returns the pause after so many failures in a row, 1 or more. Default: 1, 2, 5, 10, 20, 30
-	// and 60 min, then 2, 4 and 6 h. A pause is varied by a fifth, is never longer than an eighth of what
-	// is left of a valid certificate, but for 10 s, and gives way to the Retry-After of an authority, up to a day.
+	// and 60 min, then 2, 4 and 6 h. A pause is varied by a fifth, is halved when a tenth of the life is
+	// left, and is never longer than an eighth of what is left of a valid certificate, or 10 s. Where
+	// the Retry-After of an authority is longer, that counts, up to a day, unless there is another issuer.
 	Backoff func(failures int) time.Duration
 
 	// FilesInterval is how often Files and ClientCAFile are looked at; default 10 s.

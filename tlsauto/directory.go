@@ -111,7 +111,8 @@ func isPlainLoopback(u *url.URL) bool {
 type link struct {
 	client *http.Client
 	base   http.RoundTripper
-	plain  bool // http to loopback hosts is allowed, as the directory has it
+	own    *http.Transport // base, if it is not the caller's
+	plain  bool            // http to loopback hosts is allowed, as the directory has it
 	ctx    context.Context
 	cut    context.CancelFunc
 
@@ -135,7 +136,7 @@ func (d *Directory) connect(ctx context.Context) *link {
 		}
 	} else {
 		l.client = &http.Client{Timeout: 90 * time.Second} // some authorities issue while one waits
-		l.base = &http.Transport{
+		l.own = &http.Transport{
 			Proxy:                  http.ProxyFromEnvironment,
 			DialContext:            (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
 			TLSClientConfig:        &tls.Config{RootCAs: d.Roots, MinVersion: tls.VersionTLS12},
@@ -145,6 +146,7 @@ func (d *Directory) connect(ctx context.Context) *link {
 			IdleConnTimeout:        30 * time.Second,
 			ForceAttemptHTTP2:      true,
 		}
+		l.base = l.own
 	}
 	l.client.Transport = l
 	return l
@@ -153,8 +155,8 @@ func (d *Directory) connect(ctx context.Context) *link {
 // close cuts the link.
 func (l *link) close() {
 	l.cut()
-	if own, ok := l.base.(*http.Transport); ok && own != http.DefaultTransport {
-		own.CloseIdleConnections()
+	if l.own != nil {
+		l.own.CloseIdleConnections()
 	}
 }
 

@@ -176,7 +176,7 @@ func TestDirectoryLeadsElsewhere(t *testing.T) {
 			if r.URL.Path != "/directory" {
 				return false
 			}
-			w.Write([]byte(`{"newNonce":"` + other.URL + `/nonce","newAccount":"` + other.URL + `/account","newOrder":"` + other.URL + `/order"}`))
+			respond(w, `{"newNonce":"`+other.URL+`/nonce","newAccount":"`+other.URL+`/account","newOrder":"`+other.URL+`/order"}`)
 			return true
 		}
 	})

@@ -1,12 +1,10 @@
 package tlsauto_test
 
 import (
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
@@ -15,11 +13,11 @@ import (
 	"fmt"
 	"io"
 	"log"
-	"maps"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -196,7 +194,7 @@ func (ca *fakeACME) directory(w http.ResponseWriter) {
 	if ca.advice {
 		d["renewalInfo"] = base + "/advice"
 	}
-	json.NewEncoder(w).Encode(d)
+	writeJSON(w, d)
 }
 
 func (ca *fakeACME) newAccount(w http.ResponseWriter, m *message) {
@@ -206,11 +204,11 @@ func (ca *fakeACME) newAccount(w http.ResponseWriter, m *message) {
 		TermsOfServiceAgreed   bool
 		ExternalAccountBinding *struct{ Protected string }
 	}
-	json.Unmarshal(m.payload, &v)
+	readJSON(m.payload, &v)
 	for i, a := range ca.accounts {
 		if a.thumbprint == m.thumbprint {
 			w.Header().Set("Location", fmt.Sprintf("%s/account/%d", ca.server.URL, i))
-			json.NewEncoder(w).Encode(map[string]any{"status": "valid", "contact": a.contact})
+			writeJSON(w, map[string]any{"status": "valid", "contact": a.contact})
 			return
 		}
 	}
@@ -218,7 +216,7 @@ func (ca *fakeACME) newAccount(w http.ResponseWriter, m *message) {
 	if v.ExternalAccountBinding != nil {
 		var header struct{ Kid string }
 		b, _ := base64.RawURLEncoding.DecodeString(v.ExternalAccountBinding.Protected)
-		json.Unmarshal(b, &header)
+		readJSON(b, &header)
 		a.bound = header.Kid
 	}
 	switch {
@@ -235,7 +233,7 @@ func (ca *fakeACME) newAccount(w http.ResponseWriter, m *message) {
 	ca.accounts = append(ca.accounts, a)
 	w.Header().Set("Location", fmt.Sprintf("%s/account/%d", ca.server.URL, len(ca.accounts)-1))
 	w.WriteHeader(http.StatusCreated)
-	json.NewEncoder(w).Encode(map[string]any{"status": "valid", "contact": a.contact})
+	writeJSON(w, map[string]any{"status": "valid", "contact": a.contact})
 }
 
 func (ca *fakeACME) account(kid string) *fakeAccount {
@@ -251,16 +249,16 @@ func (ca *fakeACME) serveAccount(w http.ResponseWriter, r *http.Request, m *mess
 	part := strings.Split(r.URL.Path, "/")[1:]
 	var i int
 	if len(part) > 1 {
-		fmt.Sscan(part[1], &i)
+		i, _ = strconv.Atoi(part[1]) // 0 is as good for what is no number
 	}
 	switch part[0] {
 	case "account":
 		var v struct{ Contact []string }
-		json.Unmarshal(m.payload, &v)
+		readJSON(m.payload, &v)
 		if v.Contact != nil {
 			account.contact = v.Contact
 		}
-		json.NewEncoder(w).Encode(map[string]any{"status": "valid", "contact": account.contact})
+		writeJSON(w, map[string]any{"status": "valid", "contact": account.contact})
 	case "order":
 		if len(part) == 1 {
 			ca.newOrder(w, m, account)
@@ -280,7 +278,7 @@ func (ca *fakeACME) serveAccount(w http.ResponseWriter, r *http.Request, m *mess
 		ca.finalize(w, i, m)
 	case "certificate":
 		w.Header().Set("Content-Type", "application/pem-certificate-chain")
-		w.Write(ca.orders[i].cert)
+		respond(w, string(ca.orders[i].cert))
 	default:
 		http.NotFound(w, r)
 	}
@@ -291,7 +289,7 @@ func (ca *fakeACME) newOrder(w http.ResponseWriter, m *message, account *fakeAcc
 		Identifiers []acme.AuthzID
 		Profile     string
 	}
-	json.Unmarshal(m.payload, &v)
+	readJSON(m.payload, &v)
 	o := &fakeOrder{account: account, profile: v.Profile, state: "pending"}
 	for _, id := range v.Identifiers {
 		o.names = append(o.names, id.Value)
@@ -330,7 +328,7 @@ func (ca *fakeACME) showOrder(w http.ResponseWriter, i, status int) {
 	}
 	w.Header().Set("Location", fmt.Sprintf("%s/order/%d", base, i))
 	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(v)
+	writeJSON(w, v)
 }
 
 func (ca *fakeACME) showAuthz(w http.ResponseWriter, z *fakeAuthz) {
@@ -348,7 +346,7 @@ func (ca *fakeACME) showAuthz(w http.ResponseWriter, z *fakeAuthz) {
 		}
 		challenges = append(challenges, c)
 	}
-	json.NewEncoder(w).Encode(map[string]any{
+	writeJSON(w, map[string]any{
 		"identifier": map[string]string{"type": z.typ, "value": name}, "wildcard": wildcard, "status": z.state, "challenges": challenges,
 	})
 }
@@ -366,7 +364,7 @@ func (ca *fakeACME) validate(z *fakeAuthz, typ string) {
 
 func (ca *fakeACME) finalize(w http.ResponseWriter, i int, m *message) {
 	var v struct{ CSR string }
-	json.Unmarshal(m.payload, &v)
+	readJSON(m.payload, &v)
 	der, _ := base64.RawURLEncoding.DecodeString(v.CSR)
 	csr, err := x509.ParseCertificateRequest(der)
 	if err != nil {
@@ -409,6 +407,20 @@ func certificatePEM(der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
+// readJSON leaves v as it is where the client has sent something else, as nothing.
+func readJSON(b []byte, v any) { _ = json.Unmarshal(b, v) }
+
+func writeJSON(w http.ResponseWriter, v any) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	respond(w, string(b))
+}
+
+// respond writes to a client, which may have gone.
+func respond(w http.ResponseWriter, s string) { _, _ = io.WriteString(w, s) }
+
 // A message is a signed request.
 type message struct {
 	KID, thumbprint string
@@ -426,7 +438,7 @@ func readMessage(w http.ResponseWriter, r *http.Request) (*message, bool) {
 		return nil, false
 	}
 	b, _ := base64.RawURLEncoding.DecodeString(jws.Protected)
-	json.Unmarshal(b, &header)
+	readJSON(b, &header)
 	if header.Nonce == "" || !strings.HasSuffix(header.URL, r.URL.Path) {
 		problem(w, 400, "malformed", "no nonce, or another URL")
 		return nil, false
@@ -443,110 +455,5 @@ func readMessage(w http.ResponseWriter, r *http.Request) (*message, bool) {
 func problem(w http.ResponseWriter, status int, typ, detail string) {
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(map[string]any{"type": "urn:ietf:params:acme:error:" + typ, "detail": detail, "status": status})
-}
-
-// fakeAnswers are Challenges, and a DNSProvider, that an authority can look into.
-type fakeAnswers struct {
-	http bool            // HTTP-01 is served
-	lose map[string]bool // challenges whose answers do not reach the authority
-	fail map[string]bool // challenges whose answers cannot be given
-
-	mu      sync.Mutex
-	tokens  map[string]string
-	certs   map[string]*tls.Certificate
-	records map[string][]string
-	given   []string // types
-}
-
-func newFakeAnswers() *fakeAnswers {
-	return &fakeAnswers{
-		http: true, lose: map[string]bool{}, fail: map[string]bool{},
-		tokens: map[string]string{}, certs: map[string]*tls.Certificate{}, records: map[string][]string{},
-	}
-}
-
-func (a *fakeAnswers) ServesHTTP01() bool { return a.http }
-
-// give calls set, and returns what undoes it.
-func (a *fakeAnswers) give(typ string, set, unset func()) (func(), error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.given = append(a.given, typ)
-	if a.fail[typ] {
-		return nil, fmt.Errorf("there is no room for it")
-	}
-	set()
-	return func() {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		unset()
-	}, nil
-}
-
-// left is how many answers have not been removed.
-func (a *fakeAnswers) left() int {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return len(a.tokens) + len(a.certs) + len(a.records)
-}
-
-func (a *fakeAnswers) HTTP01(_ context.Context, token string, answer []byte) (func(), error) {
-	return a.give("http-01", func() { a.tokens[token] = string(answer) }, func() { delete(a.tokens, token) })
-}
-
-func (a *fakeAnswers) TLSALPN01(_ context.Context, name string, cert *tls.Certificate) (func(), error) {
-	return a.give("tls-alpn-01", func() { a.certs[name] = cert }, func() { delete(a.certs, name) })
-}
-
-func (a *fakeAnswers) Present(_ context.Context, fqdn, value string) error {
-	_, err := a.give("dns-01", func() { a.records[fqdn] = append(a.records[fqdn], value) }, nil)
-	return err
-}
-
-func (a *fakeAnswers) CleanUp(_ context.Context, fqdn, value string) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.records[fqdn] = slices.DeleteFunc(a.records[fqdn], func(v string) bool { return v == value })
-	if len(a.records[fqdn]) == 0 {
-		delete(a.records, fqdn)
-	}
-	return nil
-}
-
-func (a *fakeAnswers) validate(idType, name, typ, token, thumbprint string) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.lose[typ] {
-		return fmt.Errorf("connection refused by %s", name)
-	}
-	auth := token + "." + thumbprint
-	sum := sha256.Sum256([]byte(auth))
-	ok := false
-	switch typ {
-	case "http-01":
-		ok = a.tokens[token] == auth
-	case "dns-01":
-		ok = slices.Contains(a.records["_acme-challenge."+strings.TrimPrefix(name, "*.")+"."], base64.RawURLEncoding.EncodeToString(sum[:]))
-	case "tls-alpn-01":
-		if idType == "ip" {
-			name = map[string]string{
-				"192.0.2.7":   "7.2.0.192.in-addr.arpa",
-				"2001:db8::1": "1." + strings.Repeat("0.", 23) + "8.b.d.0.1.0.0.2.ip6.arpa",
-			}[name]
-		}
-		if c := a.certs[name]; c != nil {
-			leaf, err := x509.ParseCertificate(c.Certificate[0])
-			if err != nil {
-				return err
-			}
-			for _, e := range leaf.Extensions {
-				ok = ok || e.Id.String() == "1.3.6.1.5.5.7.1.31" && strings.HasSuffix(string(e.Value), string(sum[:]))
-			}
-		}
-	}
-	if !ok {
-		return fmt.Errorf("the answer to %s for %s is wrong; it has %v", typ, name, slices.Collect(maps.Keys(a.certs)))
-	}
-	return nil
+	writeJSON(w, map[string]any{"type": "urn:ietf:params:acme:error:" + typ, "detail": detail, "status": status})
 }

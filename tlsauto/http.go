@@ -77,7 +77,7 @@ func (h *httpHandler) answer(w http.ResponseWriter, r *http.Request, host, token
 // redirect sends a client to https. Nothing of the request decides where to but a host that is known.
 func (h *httpHandler) redirect(w http.ResponseWriter, r *http.Request, host string) {
 	w.Header().Set("Connection", "close") // there is nothing more to ask here
-	if host == "" || h.m.table.Load().named(host) == nil {
+	if host == "" || !h.m.known(host) {
 		http.Error(w, "This server does not have this host.", http.StatusMisdirectedRequest)
 		return
 	}

@@ -24,8 +24,9 @@ func (e *authorityError) Error() string { return e.text }
 func (e *authorityError) Unwrap() error { return e.cause }
 
 const (
-	maxProblem  = 500 // bytes of an authority's text that are shown
-	maxProblems = 5   // of those that an answer has
+	maxProblem  = 500  // bytes of a text of an authority that are shown
+	maxProblems = 5    // of those that an answer has
+	maxReason   = 1000 // bytes of all of them
 )
 
 // issueError says what was being done when an error of acme.Client came, and makes it a
@@ -34,7 +35,7 @@ func issueError(ctx context.Context, doing string, err error) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("%s: %w", doing, context.Cause(ctx))
 	}
-	told := &authorityError{doing + ": " + describe(err), err}
+	told := &authorityError{doing + ": " + cut(describe(err), maxReason), err}
 	if wait := retryAfterOf(err); wait > 0 {
 		return &RetryAfterError{After: wait, Err: told}
 	}
@@ -85,23 +86,24 @@ func describeProblem(e *acme.Error) string {
 	return text
 }
 
+// cut shortens a text.
+func cut(s string, atMost int) string {
+	if len(s) <= atMost {
+		return s
+	}
+	return strings.ToValidUTF8(s[:atMost], "") + "..."
+}
+
 // printable makes a text safe for logs and terminals, and cuts it.
 func printable(s string) string {
-	cut := len(s) > maxProblem
-	if cut {
-		s = s[:maxProblem] // a letter that is cut in two becomes a space
-	}
+	s = cut(s, maxProblem)
 	s = strings.Map(func(r rune) rune {
 		if r == utf8.RuneError || !unicode.IsPrint(r) {
 			return ' '
 		}
 		return r
 	}, s)
-	s = strings.Join(strings.Fields(s), " ")
-	if cut {
-		s += "..."
-	}
-	return s
+	return strings.Join(strings.Fields(s), " ")
 }
 
 // retryAfterOf returns 0 unless an authority is overloaded or has a limit, and says for how long.

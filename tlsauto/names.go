@@ -10,17 +10,16 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// A domain name has at most 253 characters, and in Unicode none of them takes more than 4 bytes.
 const (
-	maxName        = 253
-	maxUnicodeName = 4 * maxName
+	maxName  = 253 // characters of a domain name
+	maxLabel = 63  // and of what is between its dots
 )
 
 // normalizeName brings a name to the one form in which it is compared: lower case, ASCII, no dot at
 // the end. IP addresses and a leading "*." are names, too.
 func normalizeName(name string) (string, error) {
-	if len(name) > maxUnicodeName { // which would take long
-		return "", fmt.Errorf("%q... is not a name of a server: it is too long", name[:40])
+	if isTooLong(name) {
+		return "", fmt.Errorf("%.40q... is not a name of a server: it is too long", name)
 	}
 	if addr, ok := parseAddr(name); ok {
 		if addr.Zone() != "" {
@@ -37,6 +36,19 @@ func normalizeName(name string) (string, error) {
 		return "", fmt.Errorf("%q is not a name of a server", name)
 	}
 	return ascii, nil
+}
+
+// isTooLong spares us the work on what is no name, which grows with the square of the length of a label.
+func isTooLong(name string) bool {
+	if len(name) > 4*maxName { // bytes, of which a character in Unicode has no more than 4
+		return true
+	}
+	for label := range strings.SplitSeq(name, ".") {
+		if utf8.RuneCountInString(label) > maxLabel {
+			return true
+		}
+	}
+	return false
 }
 
 // parseAddr accepts an IPv6 address in brackets, too, as it is in URLs.
@@ -57,7 +69,7 @@ func isDNSName(s string) bool {
 	start, digits := 0, true // of the label
 	for i := 0; ; i++ {
 		if i == len(s) || s[i] == '.' {
-			if i == start || i-start > 63 || isJoiner(s[start]) || isJoiner(s[i-1]) {
+			if i == start || i-start > maxLabel || isJoiner(s[start]) || isJoiner(s[i-1]) {
 				return false
 			}
 			if i == len(s) {
@@ -79,28 +91,27 @@ func isDNSName(s string) bool {
 // isJoiner reports whether c may be in a label, but neither first nor last.
 func isJoiner(c byte) bool { return c == '-' || c == '_' }
 
-// lookupName is normalizeName for what clients send, which is mostly in that form already, and for what
-// certificates of files have. It returns "" for what is no name, and for wildcards. It lets through what
-// a wildcard may be for although no authority issues a certificate for it, such as "a_b.example.com".
+// lookupName is normalizeName for what clients send, which is ASCII (RFC 6066, section 3) and mostly in
+// that form already, and for what certificates of files have. It returns "" for what is no name, and for
+// wildcards. It lets through what a wildcard may be for although no authority issues a certificate for
+// it, such as "a_b.example.com".
 func lookupName(name string) string {
 	if isDNSName(name) {
 		return name
 	}
+	if len(name) > maxName+1 {
+		return ""
+	}
 	if lower := strings.TrimSuffix(asciiLower(name), "."); isDNSName(lower) {
 		return lower
 	}
-	n, err := normalizeName(name)
-	if err != nil || isWildcard(n) {
-		return ""
+	if addr, ok := parseAddr(name); ok && addr.Zone() == "" {
+		return addr.Unmap().String()
 	}
-	return n
+	return ""
 }
 
-// asciiLower leaves all but ASCII as it is, and what is too long to be a name.
 func asciiLower(s string) string {
-	if len(s) > maxName+1 {
-		return s
-	}
 	b := []byte(s)
 	for i, c := range b {
 		if 'A' <= c && c <= 'Z' {

@@ -30,7 +30,8 @@ func parsePair(f Files, cert, key []byte) (*tls.Certificate, error) {
 	return &pair, nil
 }
 
-// parseCertificates reads the certificates of a PEM file, of which there must be one.
+// parseCertificates reads the certificates of a PEM file, of which there must be one. Blocks that are
+// damaged, which the decoder skips, count: one may be missing at the end of a file that is being written.
 func parseCertificates(data []byte) ([]*x509.Certificate, error) {
 	var certs []*x509.Certificate
 	for block := range blocks(data) {
@@ -43,7 +44,10 @@ func parseCertificates(data []byte) ([]*x509.Certificate, error) {
 		}
 		certs = append(certs, cert)
 	}
-	if len(certs) == 0 {
+	switch begun := bytes.Count(data, []byte("-----BEGIN CERTIFICATE-----")); {
+	case len(certs) < begun:
+		return nil, errors.New("a certificate in it is damaged")
+	case len(certs) == 0:
 		return nil, errors.New("there is no certificate in it")
 	}
 	return certs, nil

@@ -34,7 +34,7 @@ type plan struct {
 
 const (
 	orderPatience = 10 * time.Second // before a certificate is ordered although the store, which may have it, cannot be read
-	readAgain     = time.Hour        // another process may have renewed it before its time
+	readAgain     = 15 * time.Minute // another process may have renewed it before its time
 )
 
 // newest is the certificate that is served, or the one that will be. Manager.mu must be held.

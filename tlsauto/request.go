@@ -149,7 +149,7 @@ func changeRequests(ctx context.Context, store Store, owner string, now func() t
 			return errBusy
 		}
 		defer func() {
-			ctx, cancel := lasting(ctx, leaseTime)
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
 			defer cancel()
 			_ = leaser.Release(ctx, requestsKey, owner) // or it runs out
 		}()

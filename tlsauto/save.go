@@ -6,30 +6,32 @@ import (
 	"time"
 )
 
-// lasting returns a context for what has to be brought to its end when ctx ends, which has a little
-// time for that.
-func lasting(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
-	stop := context.AfterFunc(ctx, func() { time.AfterFunc(endTime, cancel) })
-	return last, func() { stop(); cancel() }
+const maxStorePause = 5 * time.Minute // between attempts to store a certificate
+
+// lasting returns a context for what has to be brought to its end even if Run ends meanwhile, which then
+// gives endTime to all of that together.
+func (m *Manager) lasting(limit time.Duration) (context.Context, context.CancelFunc) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return context.WithTimeout(m.work.lasting, limit)
 }
 
 // save stores the certificate that is not in the store yet, and reports whether that has succeeded.
-func (m *Manager) save(ctx context.Context, mc *managed) bool {
+func (m *Manager) save(mc *managed) bool {
 	m.mu.Lock()
 	c := mc.plan.unstored
 	m.mu.Unlock()
 	if c == nil {
 		return true
 	}
-	err := m.put(ctx, c, mc.id)
+	err := m.put(c, mc.id)
 	now := m.now()
 	m.mu.Lock()
 	p := &mc.plan
 	if err == nil {
 		p.unstored, p.storeFails, p.storeError = nil, 0, ""
 	} else {
-		p.storeAt = now.Add(10 * retryTime(p.storeFails))
+		p.storeAt = now.Add(min(time.Second<<min(p.storeFails, 10), maxStorePause))
 		p.storeFails++
 		p.storeError = boundedText(err.Error())
 	}
@@ -38,16 +40,16 @@ func (m *Manager) save(ctx context.Context, mc *managed) bool {
 	if err != nil {
 		return false
 	}
-	m.deleteRecord(ctx, mc)
+	m.deleteRecord(mc)
 	return true
 }
 
-func (m *Manager) put(ctx context.Context, c *certificate, id string) error {
+func (m *Manager) put(c *certificate, id string) error {
 	data, err := encodeCertificate(c.tls)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := lasting(ctx, writeTime)
+	ctx, cancel := m.lasting(writeTime)
 	defer cancel()
 	key := certificateKey + id
 	if err := guard(func() error { return partOf(m.cfg.Store, c.issuer).Put(ctx, key, data) }); err != nil {
@@ -61,22 +63,22 @@ func (m *Manager) put(ctx context.Context, c *certificate, id string) error {
 func (m *Manager) storeAgain(ctx context.Context, mc *managed) {
 	f, err := m.readStored(ctx, mc)
 	m.learn(ctx, mc, f, err)
-	if m.save(ctx, mc) {
+	if m.save(mc) {
 		m.mu.Lock()
 		leased := mc.plan.leased
 		mc.plan.leased = false
 		m.mu.Unlock()
 		if leased {
-			m.release(ctx, mc)
+			m.release(mc)
 		}
 	}
 }
 
 // putRecord stores what is planned. Failing at that is no reason not to go on.
-func (m *Manager) putRecord(ctx context.Context, mc *managed, r record) {
+func (m *Manager) putRecord(mc *managed, r record) {
 	data, err := r.encode()
 	if err == nil {
-		ctx, cancel := lasting(ctx, leaseTime)
+		ctx, cancel := m.lasting(leaseTime)
 		defer cancel()
 		err = guard(func() error { return m.cfg.Store.Put(ctx, recordKey+mc.id, data) })
 	}
@@ -87,8 +89,8 @@ func (m *Manager) putRecord(ctx context.Context, mc *managed, r record) {
 }
 
 // deleteRecord forgets what was planned. A record that stays is about a certificate that is no more.
-func (m *Manager) deleteRecord(ctx context.Context, mc *managed) {
-	ctx, cancel := lasting(ctx, leaseTime)
+func (m *Manager) deleteRecord(mc *managed) {
+	ctx, cancel := m.lasting(leaseTime)
 	defer cancel()
 	if err := guard(func() error { return m.cfg.Store.Delete(ctx, recordKey+mc.id) }); err != nil {
 		m.cfg.Logger.Debug("tlsauto: a plan stays in the store", "names", mc.names, "error", boundedText(err.Error()))
@@ -114,32 +116,42 @@ func (m *Manager) acquire(ctx context.Context, mc *managed, ttl time.Duration) (
 }
 
 // release gives the lease up. One that cannot be released runs out.
-func (m *Manager) release(ctx context.Context, mc *managed) {
+func (m *Manager) release(mc *managed) {
 	leaser, ok := m.cfg.Store.(Leaser)
 	if !ok {
 		return
 	}
-	ctx, cancel := lasting(ctx, leaseTime)
+	ctx, cancel := m.lasting(leaseTime)
 	defer cancel()
 	if err := guard(func() error { return leaser.Release(ctx, orderLease+mc.id, m.owner) }); err != nil {
 		m.cfg.Logger.Debug("tlsauto: a lease runs out by itself", "names", mc.names, "error", boundedText(err.Error()))
 	}
 }
 
-// releaseLeases gives up what is left of leases when Run ends.
-func (m *Manager) releaseLeases(ctx context.Context) {
+// saveLast tries for the last time to store what is not, and gives up what is left of leases: Run ends.
+func (m *Manager) saveLast() {
 	m.mu.Lock()
-	var all []*managed
+	var unstored, leased []*managed
 	for _, mc := range m.managed {
+		if mc.plan.unstored != nil {
+			unstored = append(unstored, mc)
+		}
 		if mc.plan.leased {
 			mc.plan.leased = false
-			all = append(all, mc)
+			leased = append(leased, mc)
 		}
 	}
 	m.mu.Unlock()
-	ctx, cancel := lasting(ctx, endTime)
+	ctx, cancel := m.lasting(endTime)
 	defer cancel()
-	for _, mc := range all {
-		m.release(ctx, mc)
+	for _, mc := range unstored {
+		if ctx.Err() == nil {
+			m.storeAgain(ctx, mc)
+		}
+	}
+	for _, mc := range leased {
+		if ctx.Err() == nil {
+			m.release(mc)
+		}
 	}
 }

@@ -75,15 +75,16 @@ func isBetter(c, other *certificate, now time.Time) bool {
 	return a.NotAfter.After(b.NotAfter)
 }
 
-// adoptionTime is when the next certificate takes the place of old, or of none.
+// adoptionTime is when the next certificate takes the place of old. Where that is of no use to clients, it
+// does at once, even if its own time is still to come by a clock that may be wrong.
 func adoptionTime(old, next *certificate, delay time.Duration, now time.Time) time.Time {
-	at := now
-	if isValid(old, now) {
-		if delay == 0 && life(next.tls.Leaf) > adoptDelayLife {
-			delay = adoptDelay
-		}
-		at = now.Add(max(0, min(delay, old.tls.Leaf.NotAfter.Sub(now)/2)))
+	if !isValid(old, now) {
+		return now
 	}
+	if delay == 0 && life(next.tls.Leaf) > adoptDelayLife {
+		delay = adoptDelay
+	}
+	at := now.Add(max(0, min(delay, old.tls.Leaf.NotAfter.Sub(now)/2)))
 	if at.Before(next.tls.Leaf.NotBefore) {
 		at = next.tls.Leaf.NotBefore
 	}

@@ -100,6 +100,9 @@ func TestSQLStore(t *testing.T) {
 			t.Errorf("a damaged value is an error: %v", err)
 		}
 	}
+	if _, err := s.Get(ctx, "huge"); err == nil || !strings.Contains(err.Error(), "more than 1048576 bytes") {
+		t.Errorf("a huge value: %v", err)
+	}
 }
 
 func TestNewSQLStoreRefuses(t *testing.T) {
@@ -255,22 +258,11 @@ func TestSQLStoreNewMasterKey(t *testing.T) {
 	if _, err := seal.CreateFile(newFile); err != nil {
 		t.Fatal(err)
 	}
-	var text []byte
-	for _, file := range []string{newFile, oldFile} {
-		line, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		text = append(text, line...)
-	}
-	if err := os.WriteFile(both, text, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	joinKeys(t, both, newFile, oldFile)
 
 	if _, err := tlsauto.NewSQLStore(t.Context(), db, tlsauto.SQLStoreConfig{KeyFile: newFile}); err == nil {
 		t.Error("the new key alone opens nothing, but there was no error")
 	}
-	// One who still has the old key writes while all is sealed anew: it must not be lost.
 	newSQLStore(t, db, tlsauto.SQLStoreConfig{KeyFile: both})
 	alone := newSQLStore(t, db, tlsauto.SQLStoreConfig{KeyFile: newFile})
 	for i := range 250 {
@@ -281,6 +273,53 @@ func TestSQLStoreNewMasterKey(t *testing.T) {
 	if !slices.Equal(dump(t, db), sealedAnew) {
 		t.Error("what was sealed anew was sealed once more")
 	}
+}
+
+func joinKeys(t *testing.T, to string, from ...string) {
+	t.Helper()
+	var text []byte
+	for _, file := range from {
+		line, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text = append(text, line...)
+	}
+	if err := os.WriteFile(to, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What another process puts while values are sealed anew is not lost.
+func TestSQLStoreNewMasterKeyWhileInUse(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	db := openSQL(t, filepath.Join(dir, "a.db"))
+	oldFile, newFile, both := filepath.Join(dir, "old"), filepath.Join(dir, "new"), filepath.Join(dir, "both")
+	s := newSQLStore(t, db, tlsauto.SQLStoreConfig{KeyFile: oldFile})
+	if _, err := seal.CreateFile(newFile); err != nil {
+		t.Fatal(err)
+	}
+	joinKeys(t, both, newFile, oldFile)
+	for _, put := range []struct{ key, value string }{{"a", "A"}, {"b", "newer"}} {
+		if err := s.Put(t.Context(), put.key, []byte(put.value)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The value that b is to have, as the process with the old key seals it, comes after all were read.
+	if _, err := db.Exec(`CREATE TABLE held AS SELECT value FROM _tls WHERE name = 'b'`); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Put(t.Context(), "b", []byte("older")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Exec(`CREATE TRIGGER other AFTER UPDATE ON _tls WHEN NEW.name = 'a' BEGIN
+		UPDATE _tls SET value = (SELECT value FROM held) WHERE name = 'b'; END`); err != nil {
+		t.Fatal(err)
+	}
+	anew := newSQLStore(t, db, tlsauto.SQLStoreConfig{KeyFile: both})
+	wantValue(t, anew, "a", "A")
+	wantValue(t, anew, "b", "newer")
 }
 
 func TestSQLStoreLeases(t *testing.T) {

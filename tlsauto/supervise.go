@@ -11,7 +11,9 @@ import (
 
 // work is what runs while Run does. It is guarded by Manager.mu.
 type work struct {
-	ctx     context.Context // of Run; nil: it does not run
+	runs    bool
+	ctx     context.Context // of Run; nil: it does not run, or is about to end
+	lasting context.Context // ends endTime after that of Run
 	running sync.WaitGroup
 
 	orders       int       // attempts under way
@@ -35,24 +37,29 @@ var errRuns = errors.New("tlsauto: Run runs already")
 func (m *Manager) now() time.Time { return m.cfg.Now().Round(0) }
 
 // Run obtains and renews certificates and watches files until ctx ends. Then it waits for what it has
-// begun, gives up its leases, and returns nil: nothing else ends it. To call it while it runs is an error,
-// which is returned at once.
+// begun, which takes up to 3 s if the Store does not answer, gives up its leases, and returns nil:
+// nothing else ends it. To call it while it runs is an error, which is returned at once.
 func (m *Manager) Run(ctx context.Context) error {
 	m.mu.Lock()
-	if m.work.ctx != nil {
+	if m.work.runs {
 		m.mu.Unlock()
 		return errRuns
 	}
-	m.work.ctx = ctx
+	lasting, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(endTime, end) })()
+	m.work.runs, m.work.ctx, m.work.lasting = true, ctx, lasting
 	m.mu.Unlock()
 	m.watchFiles()
 	m.loop(ctx)
-	m.work.running.Wait() // some of which may still spawn
 	m.mu.Lock()
-	m.work.ctx = nil
+	m.work.ctx = nil // nothing more begins
 	m.mu.Unlock()
 	m.work.running.Wait()
-	m.releaseLeases(ctx)
+	m.saveLast()
+	m.mu.Lock()
+	m.work.runs = false
+	m.mu.Unlock()
 	return nil
 }
 
@@ -62,7 +69,7 @@ func (m *Manager) spawn(do func(ctx context.Context)) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	ctx := m.work.ctx
-	if ctx == nil || ctx.Err() != nil {
+	if ctx == nil {
 		return false
 	}
 	m.work.running.Go(func() { do(ctx) })
@@ -74,13 +81,21 @@ func (m *Manager) loop(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for ctx.Err() == nil {
-		now := m.now()
+		began, now := time.Now(), m.now()
 		wait := m.doDue(now).Sub(now)
+		took := time.Since(began)
 		timer.Reset(min(max(wait, time.Millisecond), tick))
 		select {
 		case <-ctx.Done():
 		case <-m.wake:
 		case <-timer.C:
+		}
+		if took > time.Millisecond { // with thousands of certificates, each of which wakes the loop
+			timer.Reset(4 * took)
+			select {
+			case <-ctx.Done():
+			case <-timer.C:
+			}
 		}
 	}
 }
@@ -93,26 +108,29 @@ func (m *Manager) doDue(now time.Time) time.Time {
 			next = t
 		}
 	}
-	var begun []func(ctx context.Context)
 	m.mu.Lock()
 	if now.Before(m.work.last.Add(-clockTolerance)) {
 		m.forgetTimes()
 	}
 	m.work.last = now
 	events := m.tidy(now, at)
-	for _, d := range m.dueJobs(now, at) {
-		begun = append(begun, m.begin(d))
+	jobs := m.dueJobs(now, at)
+	for _, j := range jobs {
+		m.count(j, 1)
 	}
-	if m.cfg.Store != nil && !now.Before(m.work.requestsAt) {
+	requests := m.board != nil && !now.Before(m.work.requestsAt)
+	if requests {
 		m.work.requestsAt = now.Add(tick)
-		begun = append(begun, m.readRequests)
 	}
 	m.mu.Unlock()
 	for _, e := range events {
 		m.tell(e)
 	}
-	for _, do := range begun {
-		m.spawn(do)
+	for _, j := range jobs {
+		m.spawn(func(ctx context.Context) { m.do(ctx, j) })
+	}
+	if requests {
+		m.spawn(m.readRequests)
 	}
 	return next
 }
@@ -197,39 +215,36 @@ func expiry(mc *managed) int64 {
 	return 0
 }
 
-// begin counts a job and returns it. Manager.mu must be held.
-func (m *Manager) begin(d dueJob) func(ctx context.Context) {
-	count := func(n int) {
-		switch {
-		case d.kind != orderJob:
-			m.work.jobs += n
-		case d.mc.onDemand:
-			m.work.demandOrders += n
-			fallthrough
-		default:
-			m.work.orders += n
-		}
+// count counts a job at its beginning, by 1, and at its end, by -1. Manager.mu must be held.
+func (m *Manager) count(j dueJob, n int) {
+	j.mc.plan.busy = n > 0
+	if j.kind != orderJob {
+		m.work.jobs += n
+		return
 	}
-	count(1)
-	d.mc.plan.busy = true
-	return func(ctx context.Context) {
-		defer func() {
-			m.mu.Lock()
-			count(-1)
-			d.mc.plan.busy = false
-			m.mu.Unlock()
-			m.wakeUp()
-		}()
-		switch d.kind {
-		case readJob:
-			m.look(ctx, d.mc)
-		case storeJob:
-			m.storeAgain(ctx, d.mc)
-		case orderJob:
-			m.attempt(ctx, d.mc)
-		case askJob:
-			m.askForAdvice(ctx, d.mc)
-		}
+	m.work.orders += n
+	if j.mc.onDemand {
+		m.work.demandOrders += n
+	}
+}
+
+// do does a job, and makes room for the next.
+func (m *Manager) do(ctx context.Context, j dueJob) {
+	defer func() {
+		m.mu.Lock()
+		m.count(j, -1)
+		m.mu.Unlock()
+		m.wakeUp()
+	}()
+	switch j.kind {
+	case readJob:
+		m.look(ctx, j.mc)
+	case storeJob:
+		m.storeAgain(ctx, j.mc)
+	case orderJob:
+		m.attempt(ctx, j.mc)
+	case askJob:
+		m.askForAdvice(ctx, j.mc)
 	}
 }
 

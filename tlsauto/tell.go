@@ -18,7 +18,7 @@ func levelOf(kind EventKind) slog.Level {
 		return slog.LevelError
 	case Failed, StoreFailed, RenewingEarly, ReloadFailed, Doubtful:
 		return slog.LevelWarn
-	case Obtaining, Refused:
+	case Refused:
 		return slog.LevelDebug
 	}
 	return slog.LevelInfo

@@ -69,12 +69,12 @@ func TestChallengeHandshake(t *testing.T) {
 			cfg := tlsauto.Config{Names: []string{name}, Issuers: []tlsauto.Issuer{issuer}, Store: tlsauto.NewMemoryStore(), ClientAuth: tt.auth}
 			if tt.auth != tls.NoClientCert {
 				cfg.ClientCAFile = filepath.Join(t.TempDir(), "clients.pem")
-				write(t, cfg.ClientCAFile, bundleOf(ca))
+				writeFile(t, cfg.ClientCAFile, bundleOf(ca))
 			}
-			m, _ := run(t, cfg)
+			m, _ := runManager(t, cfg)
 			select {
 			case err := <-issuer.answered:
-				must(t, err)
+				noError(t, err)
 			case <-time.After(patience):
 				t.Fatal("nothing is ordered")
 			}
@@ -86,7 +86,9 @@ func TestChallengeHandshake(t *testing.T) {
 			if tt.cert {
 				client.Certificates = []tls.Certificate{ca.client(t)}
 			}
-			state, err := greet(serveTLS(t, config), client)
+			client.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+			address := serveTLS(t, config)
+			state, err := greet(address, client)
 			if !tt.want {
 				if err == nil {
 					t.Error("the client is let in")
@@ -98,6 +100,9 @@ func TestChallengeHandshake(t *testing.T) {
 			}
 			if state.NegotiatedProtocol != acme.ALPNProto || !state.PeerCertificates[0].Equal(answer.Leaf) {
 				t.Errorf("%q and a certificate of %s are served", state.NegotiatedProtocol, state.PeerCertificates[0].Subject)
+			}
+			if state, err := greet(address, client); err != nil || state.DidResume {
+				t.Errorf("again: %v, resumed: %t, which validates nothing", err, state.DidResume)
 			}
 		})
 	}
@@ -126,7 +131,7 @@ func TestTLSConfigHTTP(t *testing.T) {
 			t.Parallel()
 			s := newClientSite(t, auth, ca)
 			listener, err := net.Listen("tcp", "127.0.0.1:0")
-			must(t, err)
+			noError(t, err)
 			server := &http.Server{
 				TLSConfig:         s.m.TLSConfig(),
 				ReadHeaderTimeout: patience,
@@ -146,7 +151,7 @@ func TestTLSConfigHTTP(t *testing.T) {
 				defer transport.CloseIdleConnections()
 				client := &http.Client{Transport: transport, Timeout: patience}
 				request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+listener.Addr().String(), nil)
-				must(t, err)
+				noError(t, err)
 				response, err := client.Do(request)
 				if err != nil {
 					return "", err

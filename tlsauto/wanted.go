@@ -29,7 +29,7 @@ func (m *Manager) isWanted(ctx context.Context, mc *managed) bool {
 	case c == nil && failures == 0: // OnDemand was asked a moment ago
 		return true
 	case c == nil && unused > failingUnused, c != nil && unused > min(life(c.tls.Leaf)/2, maxUnused):
-		m.drop(ctx, mc, errUnused)
+		m.drop(mc, errUnused)
 		return false
 	case c == nil:
 		return true
@@ -42,7 +42,7 @@ func (m *Manager) isWanted(ctx context.Context, mc *managed) bool {
 		return true
 	case ctx.Err() != nil:
 		return false
-	case asking.Err() != nil: // which is no refusal: what it asks may be down
+	case asking.Err() != nil || errors.Is(err, context.DeadlineExceeded): // which is no refusal: what it asks may be down
 		m.mu.Lock()
 		mc.plan.wait = now.Add(askLater)
 		m.mu.Unlock()
@@ -51,19 +51,19 @@ func (m *Manager) isWanted(ctx context.Context, mc *managed) bool {
 		m.tell(e)
 		return false
 	}
-	m.drop(ctx, mc, err)
+	m.drop(mc, err)
 	return false
 }
 
 // drop forgets a certificate on demand. What the store has of it stays until it is asked for again.
-func (m *Manager) drop(ctx context.Context, mc *managed, why error) {
+func (m *Manager) drop(mc *managed, why error) {
 	m.mu.Lock()
 	e := eventOf(Dropped, mc, mc.newest())
 	m.managed = slices.DeleteFunc(m.managed, func(other *managed) bool { return other == mc })
 	m.installLocked()
 	m.firstIsOver(mc)
 	m.mu.Unlock()
-	m.deleteRecord(ctx, mc)
+	m.deleteRecord(mc)
 	e.Err = why
 	m.tell(e)
 }

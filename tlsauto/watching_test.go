@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -50,25 +52,57 @@ func (r *recorder) of(kind tlsauto.EventKind) []tlsauto.Event {
 // await waits until there are n events of a kind, and returns the last of them.
 func (r *recorder) await(t *testing.T, kind tlsauto.EventKind, n int) tlsauto.Event {
 	t.Helper()
+	var found tlsauto.Event
+	r.awaitThat(t, fmt.Sprintf("event %s number %d", kind, n), func() bool {
+		events := r.of(kind)
+		if len(events) >= n {
+			found = events[n-1]
+		}
+		return len(events) >= n
+	})
+	return found
+}
+
+// awaitRefusal waits until files are refused with an error that has text in it. What a look sees while
+// a test writes them may have been refused before, on a busy machine.
+func (r *recorder) awaitRefusal(t *testing.T, text string) tlsauto.Event {
+	t.Helper()
+	var found tlsauto.Event
+	r.awaitThat(t, "refusal with "+text, func() bool {
+		for _, e := range r.of(tlsauto.ReloadFailed) {
+			if e.Err != nil && strings.Contains(e.Err.Error(), text) {
+				found = e
+				return true
+			}
+		}
+		return false
+	})
+	return found
+}
+
+func (r *recorder) awaitThat(t *testing.T, what string, is func() bool) {
+	t.Helper()
 	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
 	for {
 		r.mu.Lock()
 		more := r.more
 		r.mu.Unlock()
-		if events := r.of(kind); len(events) >= n {
-			return events[n-1]
+		if is() {
+			return
 		}
 		select {
 		case <-more:
 		case <-deadline.C:
-			t.Fatalf("no event %s number %d: %v", kind, n, r.events)
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			t.Fatalf("no %s: %+v", what, r.events)
 		}
 	}
 }
 
-// run runs a Manager to the end of the test.
-func run(t *testing.T, cfg tlsauto.Config) (*tlsauto.Manager, *recorder) {
+// runManager runs a Manager to the end of the test.
+func runManager(t *testing.T, cfg tlsauto.Config) (*tlsauto.Manager, *recorder) {
 	t.Helper()
 	r := newRecorder()
 	cfg.Events = r.record

@@ -134,7 +134,7 @@ func startsTogether(t *testing.T, s subject) error {
 func hangsForOneOnly(t *testing.T, s subject) error {
 	ca := newCA(t, caConfig{})
 	ca.set(hangFirst(directoryPath))
-	i := s.mustStart(t, setup{ca: ca, names: []string{nameA, nameB}})
+	i := s.mustStart(t, setup{ca: ca, names: []string{nameA, nameB}, attempt: 4 * time.Second})
 	results := make(chan error, 2)
 	for _, name := range []string{nameA, nameB} {
 		c := i.client(ca, name)

@@ -15,12 +15,11 @@ func TestStoreFails(t *testing.T) {
 		"Get":    func(s *faultyStore) { set(&s.get, broken) },
 		"Put":    func(s *faultyStore) { set(&s.put, broken) },
 		"Delete": func(s *faultyStore) { set(&s.remove, broken) },
-		"lease":  func(s *faultyStore) { set(&s.lease, broken) },
 	} {
 		for _, issuer := range issuers {
 			t.Run(issuer+" "+name, func(t *testing.T) {
 				t.Parallel()
-				ca := newCA(t, caConfig{Life: 36 * time.Second})
+				ca := newCA(t, caConfig{Life: 24 * time.Second})
 				store := newFaultyStore()
 				i := managed(issuer).mustStart(t, setup{ca: ca, names: []string{nameA}, store: store})
 				c := i.client(ca, nameA)
@@ -41,6 +40,26 @@ func TestStoreFails(t *testing.T) {
 				t.Logf("renewed %v before it would have expired", left.Round(time.Second))
 			})
 		}
+	}
+}
+
+// TestLeaseFails wants a first certificate to be ordered although nobody knows who else does.
+func TestLeaseFails(t *testing.T) {
+	long(t)
+	for _, issuer := range issuers {
+		t.Run(issuer, func(t *testing.T) {
+			t.Parallel()
+			ca := newCA(t, caConfig{})
+			store := newFaultyStore()
+			set(&store.lease, broken)
+			i := managed(issuer).mustStart(t, setup{ca: ca, names: []string{nameA}, store: store})
+			if _, err := i.client(ca, nameA).trusted(t.Context(), 15*time.Second); err != nil {
+				t.Error(err)
+			}
+			if !i.wasTold(tlsauto.StoreFailed) {
+				t.Error("nobody was told that the store fails")
+			}
+		})
 	}
 }
 

@@ -35,8 +35,8 @@ func (r *loadResult) String() string {
 		r.OK+r.Failed, r.Failed, r.Slowest.Round(time.Millisecond), len(r.Serials), r.Keys, r.Errors)
 }
 
-// pause is between two handshakes of a client, so that several loads share two processors.
-const pause = 20 * time.Millisecond
+// pause is how often a client comes, so that several loads share two processors.
+const pause = slowness * 50 * time.Millisecond
 
 // startLoad starts n clients. Each second handshake is followed by an HTTP request.
 func startLoad(t *testing.T, n int, c client) *load {

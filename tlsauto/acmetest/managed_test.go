@@ -22,6 +22,9 @@ func managed(issuer string) subject {
 			Store:      s.store,
 			AdoptDelay: s.slow,
 		}
+		if s.slow == 0 {
+			config.AdoptDelay = -1
+		}
 		if s.patience > 0 {
 			config.Backoff = func(int) time.Duration { return s.patience }
 		}
@@ -59,6 +62,9 @@ func mustRun(t *testing.T, s setup, config tlsauto.Config) *instance {
 	if config.Store == nil {
 		config.Store = s.store
 	}
+	if config.AdoptDelay == 0 {
+		config.AdoptDelay = -1
+	}
 	if config.Backoff == nil {
 		config.Backoff = func(int) time.Duration { return s.patience }
 	}
@@ -82,7 +88,7 @@ func startManager(t *testing.T, s setup, config tlsauto.Config) (*instance, erro
 	}
 	config.Logger = slog.New(slog.DiscardHandler)
 	if config.AttemptTimeout == 0 {
-		config.AttemptTimeout = 5 * time.Second
+		config.AttemptTimeout = s.attempt
 	}
 	config.Now = func() time.Time { return time.Now().Add(s.ahead) }
 	m, err := tlsauto.New(config)

@@ -26,7 +26,7 @@ func TestDownAtStart(t *testing.T) {
 				t.Parallel()
 				ca := newCA(t, caConfig{})
 				ca.set(outage)
-				i := managed(issuer).mustStart(t, setup{ca: ca, names: []string{nameA}})
+				i := managed(issuer).mustStart(t, setup{ca: ca, names: []string{nameA}, attempt: 4 * time.Second})
 				begin := time.Now()
 				leaf, err := client{addr: i.TLS, name: nameA}.connect(t.Context())
 				if err != nil {
@@ -64,13 +64,14 @@ func TestDownAtRenewal(t *testing.T) {
 			t.Run(issuer+" "+name, func(t *testing.T) {
 				t.Parallel()
 				ca := newCA(t, caConfig{Life: 30 * time.Second})
-				i := managed(issuer).mustStart(t, setup{ca: ca, names: []string{nameA}})
+				i := managed(issuer).mustStart(t, setup{ca: ca, names: []string{nameA}, attempt: 4 * time.Second})
 				c := i.client(ca, nameA)
 				leaf, err := c.trusted(t.Context(), 10*time.Second)
 				if err != nil {
 					t.Fatal(err)
 				}
 				l := startLoad(t, 4, c)
+				at(t, leaf.NotBefore.Add(9*time.Second)) // a renewal is due at 13.5 s, or up to 1.5 s later
 				ca.set(outage)
 				if !becomes(time.Until(leaf.NotAfter), func() bool { return i.wasTold(tlsauto.Failed) }) {
 					t.Error("no renewal was tried")

@@ -32,6 +32,7 @@ type setup struct {
 	email    string
 	slow     time.Duration // how slow the clocks of clients may be
 	ahead    time.Duration // how much too late the clock of tlsauto is
+	attempt  time.Duration // the longest attempt; default 10 s
 	patience time.Duration // the pause after a failure; default 300 ms, negative: that of the subject
 }
 
@@ -79,6 +80,9 @@ func (s *setup) complete() {
 	}
 	if s.who == "" {
 		s.who = "a"
+	}
+	if s.attempt == 0 {
+		s.attempt = 10 * time.Second
 	}
 	if s.patience == 0 {
 		s.patience = 300 * time.Millisecond

@@ -12,7 +12,7 @@ const (
 	readTime  = 10 * time.Second // for all that is read of a certificate
 	writeTime = 10 * time.Second
 	leaseTime = 5 * time.Second
-	endTime   = 2 * time.Second // for what is still to be written when Run ends
+	endTime   = 3 * time.Second // for all that is still to be written when Run ends
 )
 
 // found is what the store has of a certificate.

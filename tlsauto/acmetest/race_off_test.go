@@ -1,0 +1,5 @@
+//go:build !race
+
+package acmetest
+
+const slowness = 1

@@ -1,0 +1,55 @@
+package tlsauto
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+)
+
+// StoredCertificate returns the certificate for exactly these names, in this order, that a [Manager] with
+// the same Issuers has stored last: for another program that is to have it, with its private key. It may have
+// expired. The error wraps [ErrNotFound] if there is none.
+func StoredCertificate(ctx context.Context, store Store, issuers []Issuer, names ...string) (*tls.Certificate, error) {
+	if len(names) == 0 {
+		return nil, errors.New("tlsauto: read a certificate: no name is given")
+	}
+	normal := make([]string, len(names))
+	for i, name := range names {
+		var err error
+		if normal[i], err = normalizeName(name); err != nil {
+			return nil, fmt.Errorf("tlsauto: read a certificate: %w", err)
+		}
+	}
+	var newest *tls.Certificate
+	var errs []error
+	for _, issuer := range issuers {
+		c, err := storedOf(ctx, partOf(store, issuer.ID()), normal)
+		switch {
+		case errors.Is(err, ErrNotFound):
+		case err != nil:
+			errs = append(errs, fmt.Errorf("of %s: %w", issuer.ID(), err))
+		case newest == nil || c.Leaf.NotAfter.After(newest.Leaf.NotAfter):
+			newest = c
+		}
+	}
+	if newest != nil {
+		return newest, nil // however the others are
+	}
+	if len(errs) == 0 {
+		errs = append(errs, ErrNotFound)
+	}
+	return nil, fmt.Errorf("tlsauto: read the certificate for %s: %w", names[0], errors.Join(errs...))
+}
+
+func storedOf(ctx context.Context, part Store, names []string) (*tls.Certificate, error) {
+	data, err := part.Get(ctx, certificateKey+certificateID(names))
+	if err != nil {
+		return nil, err
+	}
+	c, err := decodeCertificate(data)
+	if err != nil {
+		return nil, err
+	}
+	return checkedCertificate(c, names)
+}
