@@ -15,15 +15,15 @@ import (
 // Config is what a [Manager] is made of. At least one of Names, Groups, Files and OnDemand is needed.
 type Config struct {
 	// Names get a certificate each: domain names, "*.example.com" and IP addresses, the latter two from
-	// issuers that can. International names may be given in Unicode.
+	// issuers that can. The certificate of a wildcard stands in for a name that has none yet. International names may be given in Unicode.
 	Names []string
 
 	// Groups get one certificate for all names of a group, at most 100. A name that fails keeps the
 	// others of its group from being renewed.
 	Groups [][]string
 
-	// Files are pairs of PEM files, which win over Names and Groups for the names that they have. They
-	// are read again whenever they change. The first pair is also for clients that name no server, or
+	// Files are pairs of PEM files, which win over Names and Groups for the names that they have: one of a
+	// wildcard does not win over a name of its own. They are read again whenever they change. The first pair is also for clients that name no server, or
 	// one that nobody knows.
 	Files []Files
 

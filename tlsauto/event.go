@@ -26,7 +26,7 @@ const (
 	StoreFailed   EventKind = "store_failed"   // something could not be read or stored; the certificate is served all the same
 	Expiring      EventKind = "expiring"       // less than a sixth of the life is left; again for each hour, and when it has expired
 	RenewingEarly EventKind = "renewing_early" // the authority wants it renewed now, as before it revokes
-	Refused       EventKind = "refused"        // a name on demand, by OnDemand or since there are too many
+	Refused       EventKind = "refused"        // a name on demand, by OnDemand or since there are too many; at most 60 are told a minute
 	Dropped       EventKind = "dropped"        // a certificate on demand that nobody uses, or that OnDemand refuses
 	Reloaded      EventKind = "reloaded"       // Files or ClientCAFile have changed
 	ReloadFailed  EventKind = "reload_failed"  // they have, and what they hold is refused

@@ -13,7 +13,7 @@ import (
 
 // A Store keeps values under keys. It has the methods of [autocert.Cache], so that [autocert.DirCache]
 // is one. What is in it is secret. Keys have letters, digits, ".", "-", "_" and "+" only, and at most
-// 200 bytes.
+// 200 bytes. Methods must return when ctx ends, and are called by several goroutines at once.
 type Store interface {
 	// Get returns the value of a key, or [ErrNotFound].
 	Get(ctx context.Context, key string) ([]byte, error)

@@ -538,3 +538,47 @@ func TestNoKeyIsTold(t *testing.T) {
 		}
 	})
 }
+
+// Leases that fail for a moment do not make each process order for itself.
+func TestLeasesFailAtFirst(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		ca, store := newMint(t, 90*day), newFaultyStore()
+		store.set(failing("Acquire"))
+		cfg := tlsauto.Config{Issuers: []tlsauto.Issuer{ca}, Store: store}
+		a, b := start(t, cfg), start(t, cfg)
+		pass(5 * time.Second)
+		store.set(nil)
+		pass(time.Minute)
+		if a.served("example.com") == "" || a.served("example.com") != b.served("example.com") || len(ca.made()) != 1 {
+			t.Errorf("%d orders, want 1", len(ca.made()))
+		}
+	})
+}
+
+// Handshakes wait for a first attempt that is under way, not for one that has failed.
+func TestFirstAttemptIsWaitedFor(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		ca, store := newMint(t, 90*day), tlsauto.NewMemoryStore()
+		ca.fail = func(context.Context, int, *tlsauto.Order) error {
+			time.Sleep(200 * time.Millisecond)
+			return errors.New("no")
+		}
+		cfg := tlsauto.Config{Issuers: []tlsauto.Issuer{ca}, Store: store}
+		n := start(t, cfg)
+		for i, want := range []time.Duration{200 * time.Millisecond, 0} {
+			began := time.Now()
+			n.served("example.com")
+			if took := time.Since(began); took != want {
+				t.Errorf("handshake %d takes %v, want %v", i, took, want)
+			}
+		}
+		n.stop()
+		n = start(t, cfg) // which waits for its turn
+		synctest.Wait()
+		began := time.Now()
+		n.served("example.com")
+		if took := time.Since(began); took != 0 {
+			t.Errorf("a handshake after the restart takes %v", took)
+		}
+	})
+}

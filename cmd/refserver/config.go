@@ -49,6 +49,7 @@ type config struct {
 	ChangeLog sqlite.ChangeLogOptions
 
 	Backup backupConfig
+	TLS    tlsConfig
 
 	file   string
 	places map[string]int // lines, by what the library's errors call the thing there
@@ -80,6 +81,7 @@ func loadConfig(path string) (*config, error) {
 		"email":       r.email,
 		"realtime":    r.realtime,
 		"backup":      r.backup,
+		"tls":         r.tls,
 	})
 	for _, check := range r.checks {
 		check()

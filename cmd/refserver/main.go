@@ -3,7 +3,7 @@
 // with a sign-in if that has a section auth. The commands user and keys manage
 // the accounts and keys of a server, whether or not it is running; backup and
 // restore deal with copies of its databases, standby and promote with a second
-// machine; tail prints the changes of a record API of any server as they
+// machine, and tls with the certificates; tail prints the changes of a record API of any server as they
 // happen.
 //
 // It holds no logic that a program of one's own would miss: it turns flags,
@@ -36,6 +36,7 @@ type commands struct {
 	Restore restoreCommand   `cmd:"" help:"Restore databases from the replica or a local snapshot, or try whether that would work."`
 	Standby standbyCommand   `cmd:"" help:"Follow the replica of another machine, ready to take over."`
 	Promote promoteCommand   `cmd:"" help:"Make the server of the standby that runs in the data directory."`
+	TLS     tlsCommand       `cmd:"" name:"tls" help:"Watch, renew, export and try certificates."`
 	Tail    tailCommand      `cmd:"" help:"Print the changes of a record API as they happen, one JSON object a line."`
 	Version kong.VersionFlag `help:"Print the version and exit."`
 }

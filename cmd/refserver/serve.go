@@ -29,9 +29,10 @@ import (
 type serveCommand struct {
 	where
 	backupFlags
+	tlsFlags
 	Listen           string        `env:"BEDPLATE_LISTEN" placeholder:"ADDR" help:"Address to listen on, host:port (${env}; default 127.0.0.1:4000)."`
 	CORSOrigins      []string      `name:"cors-allowed-origins" env:"BEDPLATE_CORS_ALLOWED_ORIGINS" placeholder:"ORIGIN" help:"Origin whose pages may call the API; repeatable; * allows all, none forbids (${env}; default *)."`
-	SiteURL          string        `name:"site-url" env:"BEDPLATE_SITE_URL" placeholder:"URL" help:"Public scheme and host, in links of mails and callbacks (${env}; default http:// and the address to listen on)."`
+	SiteURL          string        `name:"site-url" env:"BEDPLATE_SITE_URL" placeholder:"URL" help:"Public scheme and host, in links of mails and callbacks (${env}; default http:// or https:// and the address to listen on, or the first of --acme-domains)."`
 	RequestSizeLimit int64         `name:"request-size-limit-bytes" env:"BEDPLATE_REQUEST_SIZE_LIMIT_BYTES" placeholder:"BYTES" help:"Largest request body (${env}; default 10 MiB)."`
 	BackupInterval   time.Duration `env:"BEDPLATE_BACKUP_INTERVAL" placeholder:"DURATION" help:"Take local snapshots of the databases this often (${env}; default 24h with --backup-dir, or else never)."`
 	BackupKeep       int           `env:"BEDPLATE_BACKUP_KEEP" placeholder:"DAYS" help:"Keep one snapshot of each of so many days (${env}; default 7)."`
@@ -79,7 +80,7 @@ func (c *serveCommand) settings() (*config, error) {
 	if c.RequestSizeLimit < 0 {
 		return nil, fmt.Errorf("request size limit %d is negative", c.RequestSizeLimit)
 	}
-	if err := c.setBackups(conf); err != nil {
+	if err := errors.Join(c.setBackups(conf), c.applyTLS(conf)); err != nil {
 		return nil, err
 	}
 	switch {
@@ -154,7 +155,7 @@ func (c *serveCommand) serve(ctx context.Context, p *program, conf *config, b *b
 		return err
 	}
 	defer listener.Close()
-	override(&conf.SiteURL, "", localURL(conf.Listen, listener.Addr()))
+	override(&conf.SiteURL, "", conf.publicURL(localURL(conf.Listen, listener.Addr())))
 	files, closeFiles, err := conf.openFiles()
 	if err != nil {
 		return conf.locate(err)
@@ -168,13 +169,23 @@ func (c *serveCommand) serve(ctx context.Context, p *program, conf *config, b *b
 		return conf.locate(err)
 	}
 	defer backend.Close()
+	ctx, fail := context.WithCancel(ctx)
+	defer fail()
+	secured, err := conf.openTLS(ctx, log, backend.DB, fail)
+	if err != nil {
+		return err
+	}
+	defer secured.close() //nolint:errcheck // it is told below, where nothing else has failed
 	b.serving(backend.DB)
 	defer b.endSnapshots() // before the database is closed
 
-	url := "http://" + listener.Addr().String()
+	url := conf.TLS.scheme() + "://" + listener.Addr().String()
 	log.Info("listening", "url", url, "data_dir", conf.DataDir, "apis", len(conf.APIs))
 	if isDemo {
 		demo.Banner(p.stdout, url, conf.DataDir)
+	}
+	if secured != nil {
+		fmt.Fprint(p.stdout, secured.hint)
 	}
 	if backend.Auth != nil {
 		link, err := backend.Auth.SetupLink(ctx)
@@ -185,9 +196,11 @@ func (c *serveCommand) serve(ctx context.Context, p *program, conf *config, b *b
 			fmt.Fprintf(p.stdout, "There is no administrator yet. Make one within 15 minutes: %s\n", link)
 		}
 	}
-	err = backend.ServeListener(ctx, server(ctx, backend, cors, log), listener)
+	srv := server(ctx, backend, cors, log)
+	secured.secure(srv)
+	err = backend.ServeListener(ctx, srv, listener)
 	b.endSnapshots()
-	return errors.Join(err, backend.Close())
+	return errors.Join(err, secured.close(), backend.Close())
 }
 
 // localURL is where somebody on this machine reaches a server that was told
@@ -202,10 +215,10 @@ func localURL(address string, addr net.Addr) string {
 }
 
 // makeDirectories makes the data directory, and the one for the master key if
-// there is a sign-in. Nobody else can look into those that it makes.
+// there is a sign-in, or certificates are kept. Nobody else can look into those that it makes.
 func (conf *config) makeDirectories() error {
 	dir := conf.DataDir
-	if conf.Auth != nil {
+	if conf.Auth != nil || conf.TLS.Mode == modeACME {
 		dir = filepath.Dir(conf.keyFile())
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {

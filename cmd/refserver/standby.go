@@ -66,7 +66,7 @@ func (c *standbyCommand) Run(p *program) error {
 
 // haveKey refuses to stand by without the master key: a server could not be made of that.
 func (conf *config) haveKey() error {
-	if conf.Auth == nil {
+	if conf.Auth == nil && conf.TLS.Mode != modeACME {
 		return nil
 	}
 	info, err := os.Stat(conf.keyFile())
@@ -139,7 +139,8 @@ func (b *backups) follow() error {
 	return b.conf.withdraw() // of an order that nobody has waited for
 }
 
-// standBy answers probes and waits for an order to promote the standby.
+// standBy answers probes and waits for an order to promote the standby. Certificates that are kept in the
+// database are not there yet: then it answers by HTTP.
 func (b *backups) standBy(ctx context.Context) (promoted bool, err error) {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", b.conf.Listen)
 	if err != nil {
@@ -153,15 +154,25 @@ func (b *backups) standBy(ctx context.Context) (promoted bool, err error) {
 		Handler: httpx.Quiet(b.probes()), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 120 * time.Second,
 		MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(b.log.Handler(), slog.LevelDebug),
 	}
+	scheme, serve := "http", srv.Serve
+	if b.conf.TLS.Mode == modeFiles || b.conf.TLS.Mode == modeSelfSigned {
+		secured, err := b.conf.openTLS(ctx, b.log, nil, nil)
+		if err != nil {
+			return false, errors.Join(err, listener.Close())
+		}
+		defer secured.close() //nolint:errcheck // without a database and another listener there is nothing to fail
+		secured.secure(srv)
+		scheme, serve = "https", func(l net.Listener) error { return srv.ServeTLS(l, "", "") }
+	}
 	ended := make(chan error, 1)
-	go func() { ended <- srv.Serve(listener) }()
+	go func() { ended <- serve(listener) }()
 	defer func() {
 		err = errors.Join(err, srv.Close())
 		if e := <-ended; !errors.Is(e, http.ErrServerClosed) {
 			err = errors.Join(err, e)
 		}
 	}()
-	b.log.Info("standing by", "url", "http://"+listener.Addr().String(), "data_dir", b.conf.DataDir)
+	b.log.Info("standing by", "url", scheme+"://"+listener.Addr().String(), "data_dir", b.conf.DataDir)
 
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
