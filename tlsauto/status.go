@@ -4,42 +4,42 @@ import "time"
 
 // Status is how a [Manager] is getting on: enough for a page of health and for metrics.
 type Status struct {
-	Certificates []CertificateStatus // in the order of Files, Names, Groups, and then those on demand, sorted
-	ClientCAs    *FileStatus         `json:",omitempty"` // nil without ClientCAFile
+	Certificates []CertificateStatus `json:"certificates"`         // in the order of Files, Names, Groups, and then those on demand, sorted
+	ClientCAs    *FileStatus         `json:"client_cas,omitempty"` // nil without ClientCAFile
 
-	FallbackServed  uint64                    // handshakes that got a self-signed certificate
-	HandshakeErrors map[HandshakeError]uint64 // that were refused, or failed, before a certificate was chosen
-	OnDemand        int                       // certificates on demand
+	FallbackServed  uint64                    `json:"fallback_served"`  // handshakes that got a self-signed certificate
+	HandshakeErrors map[HandshakeError]uint64 `json:"handshake_errors"` // that were refused, or failed, before a certificate was chosen
+	OnDemand        int                       `json:"on_demand"`        // certificates on demand
 }
 
 // CertificateStatus is the state of one certificate.
 type CertificateStatus struct {
-	Names    []string
-	OnDemand bool        `json:",omitzero"`
-	File     *FileStatus `json:",omitempty"` // for Files
+	Names    []string    `json:"names"`
+	OnDemand bool        `json:"on_demand,omitzero"`
+	File     *FileStatus `json:"file,omitempty"` // for Files
 
-	State     State
-	Issuer    string    `json:",omitzero"` // its ID; "" for Files
-	Serial    string    `json:",omitzero"` // in hexadecimal digits
-	NotBefore time.Time `json:",omitzero"`
-	NotAfter  time.Time `json:",omitzero"`
+	State     State     `json:"state"`
+	Issuer    string    `json:"issuer,omitzero"` // its ID; "" for Files
+	Serial    string    `json:"serial,omitzero"` // in hexadecimal digits
+	NotBefore time.Time `json:"not_before,omitzero"`
+	NotAfter  time.Time `json:"not_after,omitzero"`
 
-	Renewal   time.Time `json:",omitzero"` // when it is due
-	NextTry   time.Time `json:",omitzero"` // of an attempt; the past: as soon as there is room
-	Failures  int       `json:",omitzero"` // in a row
-	LastError string    `json:",omitzero"` // of the last attempt, if that failed
-	Obtained  uint64    `json:",omitzero"` // by this process
-	Failed    uint64    `json:",omitzero"` // attempts of this process
+	Renewal   time.Time `json:"renewal,omitzero"`    // when it is due
+	NextTry   time.Time `json:"next_try,omitzero"`   // of an attempt; the past: as soon as there is room
+	Failures  int       `json:"failures,omitzero"`   // in a row
+	LastError string    `json:"last_error,omitzero"` // of the last attempt, if that failed
+	Obtained  uint64    `json:"obtained,omitzero"`   // by this process
+	Failed    uint64    `json:"failed,omitzero"`     // attempts of this process
 
-	NotStored string `json:",omitzero"` // why the newest certificate could not be stored yet
+	NotStored string `json:"not_stored,omitzero"` // why the newest certificate could not be stored yet
 }
 
 // FileStatus is the state of a file, or pair of files, that is read again when it changes.
 type FileStatus struct {
-	Path      string // of the certificate
-	Reloads   uint64
-	Failures  uint64
-	LastError string `json:",omitzero"` // why what is there now is refused
+	Path      string `json:"path"` // of the certificate
+	Reloads   uint64 `json:"reloads"`
+	Failures  uint64 `json:"failures"`
+	LastError string `json:"last_error,omitzero"` // why what is there now is refused
 }
 
 // A State is what is served for a certificate.
