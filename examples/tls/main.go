@@ -48,7 +48,7 @@ func main() {
 		cfg.Names, cfg.Issuers, cfg.HTTPSPort = []string{"localhost", "127.0.0.1"}, []tlsauto.Issuer{ca}, 8443
 		secure, plain = "127.0.0.1:8443", "127.0.0.1:8080"
 	}
-	if err := serve(ctx, cfg, listen(secure), listen(plain)); !errors.Is(err, http.ErrServerClosed) {
+	if err := serve(ctx, cfg, listen(secure), listen(plain)); err != nil {
 		log.Fatal(err)
 	}
 }
@@ -61,18 +61,18 @@ func listen(address string) net.Listener {
 	return listener
 }
 
-// serve serves a site: these lines are all that its certificates take.
+// serve serves a site until ctx ends: these lines are all that its certificates take.
 func serve(ctx context.Context, cfg tlsauto.Config, secure, plain net.Listener) error {
 	m, err := tlsauto.New(cfg)
 	if err != nil {
 		return err
 	}
-	go func() { log.Print("certificates: ", m.Run(ctx)) }()
 	redirect := &http.Server{Handler: m.HTTPHandler(nil), ReadHeaderTimeout: 10 * time.Second} // and challenges
 	go func() { log.Print("port 80: ", redirect.Serve(plain)) }()
 	site := &http.Server{Handler: http.HandlerFunc(hello), TLSConfig: m.TLSConfig(), ReadHeaderTimeout: 10 * time.Second}
-	context.AfterFunc(ctx, func() { _ = errors.Join(redirect.Close(), site.Shutdown(context.Background())) })
-	return site.ServeTLS(secure, "", "")
+	go func() { log.Print("port 443: ", site.ServeTLS(secure, "", "")) }()
+	err = m.Run(ctx) // until ctx ends, and what is to be stored has been stored
+	return errors.Join(err, redirect.Close(), site.Shutdown(context.Background()))
 }
 
 func hello(w http.ResponseWriter, r *http.Request) {
