@@ -327,7 +327,11 @@ func decodeAnswer(value []byte) (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !isChallengeCertificate(cert.Leaf) {
+	leaf, err := x509.ParseCertificate(cert.Certificate[0]) // X509KeyPair need not set Leaf
+	if err != nil {
+		return nil, err
+	}
+	if !isChallengeCertificate(leaf) {
 		return nil, errors.New("not a certificate for a challenge")
 	}
 	a.cert = &cert

@@ -80,8 +80,12 @@ func (c *clientCAs) status() *FileStatus {
 	return &file
 }
 
-func (c *clientCAs) look() {
+// look reports whether to look again soon.
+func (c *clientCAs) look() (soon bool) {
 	contents, err := c.watch.look()
+	if c.watch.unsettled {
+		return true
+	}
 	switch {
 	case err != nil:
 		c.broken = err
@@ -112,6 +116,7 @@ func (c *clientCAs) look() {
 		c.tell(Doubtful, err)
 	}
 	c.doubts = nil
+	return false
 }
 
 func (c *clientCAs) tell(kind EventKind, err error) {

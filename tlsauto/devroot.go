@@ -35,7 +35,7 @@ func openDevRoot(dir string, domains []string, now time.Time) (*devRoot, error) 
 	}
 	if info, err := os.Stat(dir); err != nil {
 		return nil, err
-	} else if err := checkMode("the directory", info, 0o002); err != nil { // anybody might put a root there
+	} else if err := checkMode("the directory", info, 0o022); err != nil { // others might put a root there
 		return nil, err
 	}
 	certFile, keyFile := filepath.Join(dir, "root.pem"), filepath.Join(dir, "root-key.pem")

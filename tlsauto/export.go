@@ -7,7 +7,7 @@ import (
 	"fmt"
 )
 
-// StoredCertificate returns the certificate for exactly these names, in this order, that a [Manager] with
+// StoredCertificate returns the certificate for exactly these names, in any order, that a [Manager] with
 // the same Issuers has stored last: for another program that is to have it, with its private key. It may have
 // expired. The error wraps [ErrNotFound] if there is none.
 func StoredCertificate(ctx context.Context, store Store, issuers []Issuer, names ...string) (*tls.Certificate, error) {

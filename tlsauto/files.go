@@ -112,10 +112,11 @@ func (f *files) status() []CertificateStatus {
 
 // run watches the files until ctx ends.
 func (f *files) run(ctx context.Context) {
-	poll(ctx, f.m.cfg.FilesInterval, f.wake, func() {
+	poll(ctx, f.m.cfg.FilesInterval, f.wake, func() (soon bool) {
 		for _, p := range f.all {
-			f.look(p)
+			soon = f.look(p) || soon
 		}
+		return soon
 	})
 }
 
@@ -130,9 +131,21 @@ func (f *files) wakeUp() {
 	}
 }
 
-func (f *files) look(p *filePair) {
+// look reports whether to look again soon.
+func (f *files) look(p *filePair) (soon bool) {
 	now := f.m.now()
 	f.read(p)
+	before := p.served
+	if !p.watch.unsettled {
+		f.judge(p, now)
+	}
+	f.doubt(p, before, now)
+	f.alarm(p, now)
+	return p.watch.unsettled
+}
+
+// judge puts what was found into service, or says why not.
+func (f *files) judge(p *filePair, now time.Time) {
 	before := p.served
 	err := p.broken
 	if err == nil && p.found != before {
@@ -146,8 +159,6 @@ func (f *files) look(p *filePair) {
 	default:
 		f.accept(p, 0)
 	}
-	f.doubt(p, before, now)
-	f.alarm(p, now)
 }
 
 // read finds what is in the files now.

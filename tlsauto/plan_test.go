@@ -413,11 +413,19 @@ func TestOrdersAtATime(t *testing.T) {
 			now.Add(-1)
 			return nil
 		}
+		var telling atomic.Bool
+		tell := func(tlsauto.Event) {
+			if !telling.CompareAndSwap(false, true) {
+				t.Error("two events at a time")
+			}
+			time.Sleep(time.Millisecond)
+			telling.Store(false)
+		}
 		var names []string
 		for i := range 20 {
 			names = append(names, fmt.Sprintf("n%d.example", i))
 		}
-		n := start(t, tlsauto.Config{Names: names, Issuers: []tlsauto.Issuer{ca}})
+		n := start(t, tlsauto.Config{Names: names, Issuers: []tlsauto.Issuer{ca}, Events: tell})
 		pass(6 * time.Second)
 		if most.Load() != 4 || len(ca.made()) != 20 {
 			t.Errorf("%d orders, %d at a time", len(ca.made()), most.Load())

@@ -92,7 +92,7 @@ func newStatements(table string) sqlStatements {
 
 		acquire: fill(`INSERT INTO {leases} (name, owner, expires) VALUES (?, ?, ?)
 			ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, expires = excluded.expires
-			WHERE {leases}.owner = excluded.owner OR {leases}.expires <= ?`),
+			WHERE {leases}.owner = excluded.owner OR {leases}.expires <= ? OR {leases}.expires > ?`),
 		release: fill(`DELETE FROM {leases} WHERE name = ? AND owner = ?`),
 
 		cleanLeases: fill(`DELETE FROM {leases} WHERE expires <= ?`),
@@ -107,8 +107,9 @@ func newStatements(table string) sqlStatements {
 // synchronous=FULL, so that what was stored survives a power failure, and a busy timeout.
 //
 // It is an error, and nothing is lost, if the master key is not the one that the values there are sealed
-// under. To replace that, put a new line above the old one in KeyFile: NewSQLStore then seals all
-// values anew. When all processes have been started with that file, the old line can go.
+// under. To replace that, put a new line above the old one in KeyFile: NewSQLStore then, each time,
+// seals anew what is sealed under the old one. That can go when no process runs any more that was
+// started without the new one, and NewSQLStore has been called once after that.
 func NewSQLStore(ctx context.Context, db *sql.DB, cfg SQLStoreConfig) (*SQLStore, error) {
 	if err := cfg.complete(db); err != nil {
 		return nil, fmt.Errorf("tlsauto: SQL store: configuration: %w", err)
@@ -184,10 +185,11 @@ func (s *SQLStore) unlock(ctx context.Context, cfg SQLStoreConfig) error {
 	} else if err != nil {
 		return fmt.Errorf("check the master key, %s: %w", name, err)
 	}
-	if s.key.Outdated(sealed) {
-		if err := s.resealAll(ctx); err != nil {
-			return fmt.Errorf("seal the values anew: %w", err)
-		}
+	if cfg.Key != nil {
+		return nil // it is the only one
+	}
+	if err := s.resealAll(ctx); err != nil {
+		return fmt.Errorf("seal the values anew: %w", err)
 	}
 	return nil
 }
@@ -219,8 +221,9 @@ func masterKey(cfg SQLStoreConfig, sealed bool) (*seal.Key, error) {
 	return key, nil
 }
 
-// resealAll seals what is sealed under an older master key under the first. The check row is the last,
-// so that it begins again if it was interrupted. What does not open stays as it is.
+// resealAll seals what is sealed under an older master key under the first: what was there when that was
+// replaced, and what processes that did not know it yet have stored since. The check row is the last, so
+// that the first key alone is refused until then. What does not open stays as it is.
 func (s *SQLStore) resealAll(ctx context.Context) error {
 	for after := ""; ; {
 		rows, err := s.page(ctx, after)
@@ -350,7 +353,8 @@ func (s *SQLStore) Acquire(ctx context.Context, lease, owner string, now time.Ti
 	if err := checkLease(lease, owner); err != nil {
 		return false, err
 	}
-	result, err := s.db.ExecContext(ctx, s.query.acquire, lease, owner, now.Add(ttl).UnixMilli(), now.UnixMilli())
+	result, err := s.db.ExecContext(ctx, s.query.acquire, lease, owner,
+		now.Add(ttl).UnixMilli(), now.UnixMilli(), longestLease(now, ttl).UnixMilli())
 	var changed int64
 	if err == nil {
 		changed, err = result.RowsAffected()

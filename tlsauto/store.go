@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -32,7 +33,8 @@ var ErrNotFound = autocert.ErrCacheMiss
 // orders for itself, and one that begins at the same time as another may fail once.
 type Leaser interface {
 	// Acquire takes or renews a lease, and reports whether owner has it now. It lasts until now+ttl, or
-	// until it is released.
+	// until it is released. A lease that has longer to go than any may is nobody's, as it was taken by a
+	// clock that was wrong: longer than a day, and than ttl if that is more.
 	Acquire(ctx context.Context, lease, owner string, now time.Time, ttl time.Duration) (bool, error)
 
 	// Release ends a lease if owner has it.
@@ -83,7 +85,7 @@ func (s *memoryStore) Delete(_ context.Context, key string) error {
 func (s *memoryStore) Acquire(_ context.Context, name, owner string, now time.Time, ttl time.Duration) (bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if l, ok := s.leases[name]; ok && l.owner != owner && l.until.After(now) {
+	if l, ok := s.leases[name]; ok && l.owner != owner && l.until.After(now) && !l.until.After(longestLease(now, ttl)) {
 		return false, nil
 	}
 	s.leases[name] = lease{owner, now.Add(ttl)}
@@ -97,6 +99,12 @@ func (s *memoryStore) Release(_ context.Context, name, owner string) error {
 		delete(s.leases, name)
 	}
 	return nil
+}
+
+// longestLease is when a lease ends at the latest, unless it was taken by a clock that was wrong. Those
+// of other processes may last longer than ttl, but not for a day.
+func longestLease(now time.Time, ttl time.Duration) time.Time {
+	return now.Add(max(ttl, 24*time.Hour))
 }
 
 // partOf is the part of a store that belongs to an issuer.
@@ -121,9 +129,10 @@ func (p *storePart) Delete(ctx context.Context, key string) error {
 	return p.store.Delete(ctx, p.prefix+key)
 }
 
-// certificateID is the name in the store of a certificate with these names: the first of them, so that
-// somebody who looks sees what it is, and a hash if that is not all.
+// certificateID is the name in the store of a certificate with these names, in whatever order: the first
+// of them in that of the alphabet, so that somebody who looks sees what it is, and a hash if that is not all.
 func certificateID(names []string) string {
+	names = slices.Sorted(slices.Values(names))
 	first := strings.NewReplacer("*", "_wildcard", ":", "_").Replace(names[0])
 	if len(names) == 1 && len(first) <= 120 {
 		return first

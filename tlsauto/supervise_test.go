@@ -103,6 +103,9 @@ func TestRestartServesWithoutOrder(t *testing.T) {
 		pass(time.Second)
 		serial := n.served("example.com")
 		n.stop()
+		if _, err := store.Get(t.Context(), "plan+example.com"); !errors.Is(err, tlsauto.ErrNotFound) {
+			t.Errorf("the plan of a success is kept: %v", err)
+		}
 		n = start(t, cfg)
 		pass(time.Second)
 		if n.served("example.com") != serial || len(ca.made()) != 1 {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -579,6 +580,32 @@ func TestFirstAttemptIsWaitedFor(t *testing.T) {
 		n.served("example.com")
 		if took := time.Since(began); took != 0 {
 			t.Errorf("a handshake after the restart takes %v", took)
+		}
+	})
+}
+
+// What failed while nothing was known does not delay what is tried when something is.
+func TestAllDownAtStart(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		ca, store := newMint(t, 90*day), newFaultyStore()
+		var up atomic.Bool
+		ca.fail = func(context.Context, int, *tlsauto.Order) error {
+			if up.Load() {
+				return nil
+			}
+			return errors.New("down")
+		}
+		store.set(failing())
+		n := start(t, tlsauto.Config{Issuers: []tlsauto.Issuer{ca}, Store: store})
+		pass(5 * time.Hour)
+		if s := n.status(); s.Failures < 7 || s.Failures > 10 {
+			t.Errorf("status %+v", s)
+		}
+		up.Store(true)
+		store.set(nil)
+		pass(31 * time.Second)
+		if n.served("example.com") == "" {
+			t.Errorf("status %+v", n.status())
 		}
 	})
 }

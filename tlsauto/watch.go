@@ -14,16 +14,25 @@ import (
 // maxFileSize bounds what is read of a file: five times the authorities that browsers trust.
 const maxFileSize = 1 << 20
 
-// poll calls look at once, after each interval and after each wake, until ctx ends.
-func poll(ctx context.Context, interval time.Duration, wake <-chan struct{}, look func()) {
-	ticker := time.NewTicker(interval)
-	defer ticker.Stop()
+// settleTime is when to look again at files that have changed, since somebody may still be writing them.
+// It is no less than what the times of most files are rounded to.
+const settleTime = time.Second
+
+// poll calls look at once, after each interval and after each wake, until ctx ends. When look wants to
+// look again soon, that is done after settleTime, and no wake makes it earlier.
+func poll(ctx context.Context, interval time.Duration, wake <-chan struct{}, look func() (soon bool)) {
+	timer := time.NewTimer(interval)
+	defer timer.Stop()
 	for ctx.Err() == nil {
-		look()
+		pause, woken := interval, wake
+		if look() {
+			pause, woken = min(interval, settleTime), nil
+		}
+		timer.Reset(pause)
 		select {
 		case <-ctx.Done():
-		case <-ticker.C:
-		case <-wake:
+		case <-timer.C:
+		case <-woken:
 		}
 	}
 }
@@ -31,31 +40,30 @@ func poll(ctx context.Context, interval time.Duration, wake <-chan struct{}, loo
 // A watch reads files again when they have changed. It polls, since notices of changes are lost or
 // never made for some of the ways in which files are replaced. It is used by one goroutine at a time.
 type watch struct {
-	paths []string
-	infos []os.FileInfo     // of the files as they were read; nil: they could not be
-	sum   [sha256.Size]byte // of what was in them
-	again bool              // read them even if they look the same
+	paths     []string
+	infos     []os.FileInfo     // of the files as they were read; nil: they could not be
+	sum       [sha256.Size]byte // of what was found there
+	returned  [sha256.Size]byte // of what look has returned last
+	unsettled bool              // the last two looks differ
 }
 
-// look returns what is in the files, or nil if that is what the look before has found, too. After an
-// error everything is new.
+// look returns what is in the files, or why they cannot be read. The first look does so at once, others
+// when the look before has found the same: a file that is being written may have all of a certificate
+// and not yet those of its issuers. They return nil, nil while that differs, and for what was returned last.
 func (w *watch) look() ([][]byte, error) {
-	if !w.again && w.unchanged() {
+	if !w.unsettled && w.unchanged() {
 		return nil, nil
 	}
 	contents, infos, err := readFiles(w.paths)
-	if err != nil {
-		w.infos, w.sum = nil, [sha256.Size]byte{}
-		return nil, err
-	}
-	sum := hash(contents)
-	// A file may be written again within the resolution of its time: two looks must see the same.
-	w.again = sum != w.sum
+	sum := hash(contents, err)
+	w.unsettled = sum != w.sum
 	w.infos, w.sum = infos, sum
-	if !w.again {
+	first := w.returned == [sha256.Size]byte{}
+	if w.unsettled && !first || sum == w.returned {
 		return nil, nil
 	}
-	return contents, nil
+	w.returned = sum
+	return contents, err
 }
 
 // unchanged reports whether the files that the paths lead to look as they did when they were read. The
@@ -126,11 +134,16 @@ func readFile(path string) ([]byte, os.FileInfo, error) {
 	return content, info, nil
 }
 
-func hash(contents [][]byte) (sum [sha256.Size]byte) {
+// hash is that of contents, or else of an error.
+func hash(contents [][]byte, err error) (sum [sha256.Size]byte) {
 	h := sha256.New()
 	for _, content := range contents {
 		_ = binary.Write(h, binary.BigEndian, int64(len(content))) // a hash takes everything
 		h.Write(content)
+	}
+	if err != nil {
+		_ = binary.Write(h, binary.BigEndian, int64(-1)) // which no content has
+		_, _ = io.WriteString(h, err.Error())
 	}
 	h.Sum(sum[:0])
 	return sum

@@ -1,8 +1,11 @@
 package acmetest
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
 	"io"
 	"log"
 	"net/http"
@@ -65,7 +68,7 @@ func newCA(t *testing.T, c caConfig) *CA {
 	validation := va.New(silent, router.HTTP.port(), router.TLS.port(), false, names.addr, store)
 	frontEnd := wfe.New(silent, store, validation, authority, nil, false, len(c.EAB) > 0, 0, 0)
 
-	handler := frontEnd.Handler()
+	handler := withoutDeactivation(frontEnd.Handler())
 	if !c.Advice {
 		handler = withoutAdvice(handler)
 	}
@@ -140,4 +143,33 @@ func withoutAdvice(next http.Handler) http.Handler {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = io.WriteString(w, strings.Replace(answer.Body.String(), `"renewalInfo"`, `"none"`, 1))
 	})
+}
+
+// withoutDeactivation keeps it from Pebble that a client gives up an authorization. When that one is just
+// being validated, Pebble locks itself: what shows an authorization that is not pending any more keeps the
+// locks of its challenges.
+func withoutDeactivation(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			panic(http.ErrAbortHandler)
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		if strings.HasPrefix(r.URL.Path, authorizationPath) && deactivates(body) {
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = io.WriteString(w, `{"status":"deactivated"}`)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// deactivates reports whether a signed request asks for that (RFC 8555, section 7.5.2).
+func deactivates(body []byte) bool {
+	var signed struct{ Payload string }
+	if json.Unmarshal(body, &signed) != nil {
+		return false
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(signed.Payload)
+	return err == nil && bytes.Contains(payload, []byte(`"deactivated"`))
 }

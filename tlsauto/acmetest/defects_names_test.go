@@ -130,6 +130,13 @@ func failsNothingFirst(t *testing.T, s subject) error {
 	return nil
 }
 
+func survivesNextProtos(t *testing.T, s subject) error {
+	ca := newCA(t, caConfig{})
+	i := s.mustStart(t, setup{ca: ca, names: []string{nameA}, protos: true})
+	_, err := i.client(ca, nameA).trusted(t.Context(), 10*time.Second)
+	return err
+}
+
 func ordersNoRSA(t *testing.T, s subject) error {
 	ca := newCA(t, caConfig{})
 	i := s.mustStart(t, setup{ca: ca, names: []string{nameA}})

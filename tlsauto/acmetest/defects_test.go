@@ -37,6 +37,7 @@ func TestDefects(t *testing.T) {
 		{"the Host header may have a port", answersWithPort, both},
 		{"a server name may end in a dot", answersWithDot, both},
 		{"HTTP-01 alone fails no other challenge first", failsNothingFirst, acmeOnly},
+		{"NextProtos without acme-tls/1 does no harm", survivesNextProtos, both},
 		{"a client without ECDSA orders nothing", ordersNoRSA, both},
 		{"only known hosts are redirected", redirectsKnown, both},
 		{"certificates of another authority are left alone", keepsAuthoritiesApart, both},

@@ -19,7 +19,7 @@ func TestStoreFails(t *testing.T) {
 		for _, issuer := range issuers {
 			t.Run(issuer+" "+name, func(t *testing.T) {
 				t.Parallel()
-				ca := newCA(t, caConfig{Life: 24 * time.Second})
+				ca := newCA(t, caConfig{Life: 36 * time.Second})
 				store := newFaultyStore()
 				i := managed(issuer).mustStart(t, setup{ca: ca, names: []string{nameA}, store: store})
 				c := i.client(ca, nameA)
@@ -43,7 +43,8 @@ func TestStoreFails(t *testing.T) {
 	}
 }
 
-// TestLeaseFails wants a first certificate to be ordered although nobody knows who else does.
+// TestLeaseFails wants a first certificate to be ordered although nobody knows who else does: after some
+// time, in which another one might come.
 func TestLeaseFails(t *testing.T) {
 	long(t)
 	for _, issuer := range issuers {
@@ -53,7 +54,7 @@ func TestLeaseFails(t *testing.T) {
 			store := newFaultyStore()
 			set(&store.lease, broken)
 			i := managed(issuer).mustStart(t, setup{ca: ca, names: []string{nameA}, store: store})
-			if _, err := i.client(ca, nameA).trusted(t.Context(), 15*time.Second); err != nil {
+			if _, err := i.client(ca, nameA).trusted(t.Context(), 40*time.Second); err != nil {
 				t.Error(err)
 			}
 			if !i.wasTold(tlsauto.StoreFailed) {

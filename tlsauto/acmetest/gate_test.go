@@ -15,12 +15,13 @@ import (
 
 // Where Pebble has what.
 const (
-	directoryPath   = "/dir"
-	orderPath       = "/order-plz"
-	challengePath   = "/chalZ/"
-	certificatePath = "/certZ/"
-	accountPath     = "/my-account/"
-	advicePath      = "/draft-ietf-acme-ari-03/renewalInfo/"
+	directoryPath     = "/dir"
+	orderPath         = "/order-plz"
+	challengePath     = "/chalZ/"
+	authorizationPath = "/authZ/"
+	certificatePath   = "/certZ/"
+	accountPath       = "/my-account/"
+	advicePath        = "/draft-ietf-acme-ari-03/renewalInfo/"
 )
 
 // whoHeader is in requests of instances of a server, and says which it is.
@@ -50,10 +51,10 @@ func newGate(ca http.Handler) *gate {
 	g.ca = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		g.reach(r)
 		watched := &watchedAnswer{ResponseWriter: w}
+		defer g.note(r, watched)
 		g.one.Lock()
+		defer g.one.Unlock()
 		ca.ServeHTTP(watched, r)
-		g.one.Unlock()
-		g.note(r, watched)
 	})
 	g.set(up)
 	return g

@@ -26,7 +26,7 @@ func TestDownAtStart(t *testing.T) {
 				t.Parallel()
 				ca := newCA(t, caConfig{})
 				ca.set(outage)
-				i := managed(issuer).mustStart(t, setup{ca: ca, names: []string{nameA}, attempt: 4 * time.Second})
+				i := managed(issuer).mustStart(t, setup{ca: ca, names: []string{nameA}, attempt: 5 * time.Second})
 				begin := time.Now()
 				leaf, err := client{addr: i.TLS, name: nameA}.connect(t.Context())
 				if err != nil {
@@ -38,13 +38,13 @@ func TestDownAtStart(t *testing.T) {
 				if !bytes.Equal(leaf.RawSubject, leaf.RawIssuer) {
 					t.Errorf("the certificate is of %s", leaf.Issuer)
 				}
-				if !becomes(8*time.Second, func() bool { return i.wasTold(tlsauto.Failed) }) {
+				if !becomes(10*time.Second, func() bool { return i.wasTold(tlsauto.Failed) }) {
 					t.Error("nobody was told that it fails")
 				}
 
 				ca.set(up)
 				begin = time.Now()
-				if !becomes(15*time.Second, func() bool { return i.wasTold(tlsauto.Adopted) }) {
+				if !becomes(25*time.Second, func() bool { return i.wasTold(tlsauto.Adopted) }) {
 					t.Fatal("no certificate, now that the authority is back")
 				}
 				t.Logf("a certificate %v after the authority was back", time.Since(begin).Round(time.Millisecond))
@@ -64,9 +64,9 @@ func TestDownAtRenewal(t *testing.T) {
 			t.Run(issuer+" "+name, func(t *testing.T) {
 				t.Parallel()
 				ca := newCA(t, caConfig{Life: 30 * time.Second})
-				i := managed(issuer).mustStart(t, setup{ca: ca, names: []string{nameA}, attempt: 4 * time.Second})
+				i := managed(issuer).mustStart(t, setup{ca: ca, names: []string{nameA}, attempt: 5 * time.Second})
 				c := i.client(ca, nameA)
-				leaf, err := c.trusted(t.Context(), 10*time.Second)
+				leaf, err := c.trusted(t.Context(), 9*time.Second)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -2,6 +2,7 @@ package acmetest
 
 import (
 	"crypto/tls"
+	"errors"
 	"io"
 	"log"
 	"net"
@@ -61,7 +62,16 @@ func (s *site) serve(t *testing.T, addr *string, h http.Handler, config *tls.Con
 // withoutALPN is a copy of a configuration that refuses TLS-ALPN-01, as a proxy before the server does.
 func withoutALPN(config *tls.Config) *tls.Config {
 	config = config.Clone()
-	config.NextProtos = slices.DeleteFunc(slices.Clone(config.NextProtos), func(p string) bool { return p == acme.ALPNProto })
+	next := config.GetConfigForClient
+	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		switch {
+		case slices.Contains(hello.SupportedProtos, acme.ALPNProto):
+			return nil, errors.New("there is a proxy")
+		case next != nil:
+			return next(hello)
+		}
+		return nil, nil
+	}
 	return config
 }
 

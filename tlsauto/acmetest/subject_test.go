@@ -27,6 +27,7 @@ type setup struct {
 
 	who    string // the name of this instance for gate and router; default "a"
 	http01 bool   // the only challenge that gets through is HTTP-01
+	protos bool   // somebody sets NextProtos for HTTP alone
 
 	policy   func(ctx context.Context, name string) error // what names there may be besides
 	email    string
@@ -94,6 +95,9 @@ func (s *setup) serve(t *testing.T, config *tls.Config, plain http.Handler) *ins
 	t.Helper()
 	if s.http01 {
 		config = withoutALPN(config)
+	}
+	if s.protos {
+		config.NextProtos = []string{"h2", "http/1.1"}
 	}
 	web, stop := newSite(t, s.who, config, plain)
 	s.ca.Router.add(web)
