@@ -35,11 +35,12 @@ type accountRecord struct {
 // together do not register one each. Processes that share a store may do so when they start for the
 // first time; the account of one of them remains.
 type accounts struct {
-	gate gate
+	gate  gate
+	known *accountRecord // what the store had last; behind the gate
 }
 
-// open returns a client for the account that the store has, or for a new one. A record that is damaged
-// is an error, and not a reason to register again: authorities allow few new accounts, and rights may
+// open returns a client for the account that the store has, or for a new one. A record that is damaged,
+// or cannot be read, is no reason to register again: authorities allow few new accounts, and rights may
 // hang on the old one.
 func (a *accounts) open(ctx context.Context, d *Directory, l *link, order *Order) (*acme.Client, error) {
 	if err := a.gate.enter(ctx); err != nil {
@@ -47,11 +48,7 @@ func (a *accounts) open(ctx context.Context, d *Directory, l *link, order *Order
 	}
 	defer a.gate.leave()
 
-	record, err := loadAccount(ctx, order.Store)
-	if errors.Is(err, ErrNotFound) {
-		// The key is stored before it is used: an account whose key is lost cannot be used again.
-		record, err = newAccount(ctx, order.Store)
-	}
+	record, err := a.find(ctx, order)
 	if err != nil {
 		return nil, err
 	}
@@ -97,13 +94,33 @@ func (a *accounts) open(ctx context.Context, d *Directory, l *link, order *Order
 	return client, nil
 }
 
+// find returns the account that the store has, or a new one if there is none: who deletes an account
+// wants another. When the store fails, it is the last that was found, as renewals must not have to wait
+// for the store.
+func (a *accounts) find(ctx context.Context, order *Order) (*accountRecord, error) {
+	record, err := loadAccount(ctx, order.Store)
+	if errors.Is(err, ErrNotFound) {
+		// The key is stored before it is used: an account whose key is lost cannot be used again.
+		record, err = newAccount(ctx, order.Store)
+	}
+	switch {
+	case err == nil:
+		a.known = record
+		return record, nil
+	case a.known != nil && ctx.Err() == nil:
+		order.Logger.WarnContext(ctx, "tlsauto: the store fails, and the account in memory is used", "error", err)
+		return a.known, nil
+	}
+	return nil, err
+}
+
 // forget makes the next order register the account again, with its key: the authority does not know it.
 func (a *accounts) forget(ctx context.Context, order *Order) error {
 	if err := a.gate.enter(ctx); err != nil {
 		return err
 	}
 	defer a.gate.leave()
-	record, err := loadAccount(ctx, order.Store)
+	record, err := a.find(ctx, order)
 	if err != nil {
 		return err
 	}
@@ -152,6 +169,8 @@ func newAccount(ctx context.Context, store Store) (*accountRecord, error) {
 }
 
 func loadAccount(ctx context.Context, store Store) (*accountRecord, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTime)
+	defer cancel()
 	value, err := store.Get(ctx, accountKey)
 	if err != nil {
 		return nil, fmt.Errorf("read the account: %w", err)

@@ -160,6 +160,85 @@ func TestAccountStore(t *testing.T) {
 	}
 }
 
+// An account that is known does not need the store, which may fail for longer than a certificate lasts.
+func TestAccountIsRemembered(t *testing.T) {
+	t.Parallel()
+	for name, issuer := range map[string]func(d tlsauto.Directory) tlsauto.Issuer{
+		"ACME":     func(d tlsauto.Directory) tlsauto.Issuer { return &tlsauto.ACME{Directory: d} },
+		"Autocert": func(d tlsauto.Directory) tlsauto.Issuer { return &tlsauto.Autocert{Directory: d} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ca := newFakeACME(t, nil)
+			i := issuer(directoryOf(ca))
+			store := &brokenStore{Store: tlsauto.NewMemoryStore()}
+			order := orderFor(ca, "www.example.com")
+			order.Store = store
+			var log bytes.Buffer
+			order.Logger = slog.New(slog.NewTextHandler(&log, nil))
+			issue := func(accounts int) {
+				t.Helper()
+				if _, err := i.Issue(t.Context(), order); err != nil {
+					t.Fatal(err)
+				}
+				if len(ca.accounts) != accounts {
+					t.Errorf("%d accounts, want %d", len(ca.accounts), accounts)
+				}
+			}
+			issue(1)
+			store.get = errors.New("the disk is gone")
+			issue(1)
+			if !strings.Contains(log.String(), "the disk is gone") {
+				t.Errorf("the log has %q", log.String())
+			}
+			store.get = nil
+			damaged := []byte("{")
+			if err := store.Put(t.Context(), accountKey, damaged); err != nil {
+				t.Fatal(err)
+			}
+			issue(1)
+			if value, _ := store.Get(t.Context(), accountKey); !bytes.Equal(value, damaged) {
+				t.Errorf("the store has %s", value)
+			}
+			if err := store.Delete(t.Context(), accountKey); err != nil {
+				t.Fatal(err)
+			}
+			store.put = errors.New("the disk is full")
+			issue(1) // as with a disk that is not mounted
+			store.put = nil
+			issue(2) // who deletes an account wants another
+			if strings.Contains(log.String(), "BEGIN") {
+				t.Errorf("the log has a key: %s", log.String())
+			}
+		})
+	}
+}
+
+func TestAccountForgottenWhileTheStoreFails(t *testing.T) {
+	t.Parallel()
+	ca := newFakeACME(t, nil)
+	issuer := &tlsauto.ACME{Directory: directoryOf(ca)}
+	store := &brokenStore{Store: tlsauto.NewMemoryStore()}
+	order := orderFor(ca, "example.com")
+	order.Store = store
+	if _, err := issuer.Issue(t.Context(), order); err != nil {
+		t.Fatal(err)
+	}
+	key := ca.accounts[0].thumbprint
+	ca.accounts = nil
+	store.get = errors.New("the disk is gone")
+	store.put = store.get
+	if _, err := issuer.Issue(t.Context(), order); err == nil {
+		t.Error("the authority knows the account")
+	}
+	if _, err := issuer.Issue(t.Context(), order); err != nil {
+		t.Error(err)
+	}
+	if len(ca.accounts) != 1 || ca.accounts[0].thumbprint != key {
+		t.Error("no account, or one with another key")
+	}
+}
+
 // A registration that hangs holds other orders up, but no longer than they may take.
 func TestAccountGate(t *testing.T) {
 	t.Parallel()

@@ -31,14 +31,17 @@ type ACME struct {
 
 	// Challenges are those to use, in order of preference: "tls-alpn-01", "http-01" and "dns-01".
 	// Default: all of them, in that order, but HTTP-01 only where [Manager.HTTPHandler] is in use, and
-	// DNS-01 only with DNS. When one has failed, the next is tried with another order: what does not
-	// work here should not come first, as authorities allow few failures.
+	// DNS-01 only with DNS. Each name has one of them in a call of Issue, as authorities allow few
+	// failures. For the same names the next call begins with what has worked last, or else with what
+	// has not failed, as far as this process remembers.
 	Challenges []string
 
 	// DNS sets the records for DNS-01.
 	DNS DNSProvider
 
-	accounts accounts
+	accounts    accounts
+	preferences preferences
+	pauses      []time.Duration // of finalize; nil: finalizePauses
 }
 
 // A DNSProvider sets TXT records for the challenge DNS-01 (RFC 8555, section 8.4). It is called by
@@ -112,7 +115,8 @@ func (a *ACME) check(c *Config) []error {
 	return errs
 }
 
-// Issue implements [Issuer].
+// Issue implements [Issuer]. It retries one thing all the same: to fetch what has been issued, for a
+// minute and a half.
 func (a *ACME) Issue(ctx context.Context, order *Order) (*tls.Certificate, error) {
 	l := a.connect(context.WithoutCancel(ctx)) // it clears up when ctx has ended
 	defer l.close()
@@ -131,28 +135,17 @@ func (a *ACME) Issue(ctx context.Context, order *Order) (*tls.Certificate, error
 		}
 	}
 
-	t := &attempt{acme: a, client: client, order: order, key: key, options: options, failed: map[string]bool{}}
-	var before error // of the challenges that have failed
-	for {
-		cert, err := t.run(ctx)
-		if err == nil {
-			return cert, nil
-		}
-		if isNoAccount(err) {
-			if err := a.accounts.forget(ctx, order); err != nil {
-				order.Logger.WarnContext(ctx, "tlsauto: the account could not be forgotten", "error", err)
-			}
-		}
-		var failed *challengeError
-		again := errors.As(err, &failed) && ctx.Err() == nil && t.impossible() == nil
-		if before != nil {
-			err = fmt.Errorf("%w; %w", before, err)
-		}
-		if !again {
-			return nil, err
-		}
-		before = err
+	t := &attempt{
+		acme: a, client: client, order: order, key: key, options: options,
+		challenges: a.preferences.of(order.Names, a.challenges()),
 	}
+	cert, err := t.run(ctx)
+	if isNoAccount(err) {
+		if err := a.accounts.forget(ctx, order); err != nil {
+			order.Logger.WarnContext(ctx, "tlsauto: the account could not be forgotten", "error", err)
+		}
+	}
+	return cert, err
 }
 
 // options are those of the orders: the profile, which must be one of the authority's.
@@ -177,17 +170,17 @@ func (a *ACME) options(ctx context.Context, client *acme.Client) ([]acme.OrderOp
 	return []acme.OrderOption{acme.WithOrderIssuanceProfile(acme.ProfileName(a.Profile))}, nil
 }
 
-// An attempt is made of one order for each kind of challenge that is tried.
+// An attempt is one order.
 type attempt struct {
-	acme    *ACME
-	client  *acme.Client
-	order   *Order
-	key     crypto.Signer
-	options []acme.OrderOption
-	failed  map[string]bool // challenges that have
+	acme       *ACME
+	client     *acme.Client
+	order      *Order
+	key        crypto.Signer
+	options    []acme.OrderOption
+	challenges []string // kinds, the one to begin with first
 }
 
-// run orders once.
+// run makes the order.
 func (t *attempt) run(ctx context.Context) (cert *tls.Certificate, err error) {
 	if err := t.impossible(); err != nil {
 		return nil, err
@@ -227,7 +220,7 @@ func (t *attempt) run(ctx context.Context) (cert *tls.Certificate, err error) {
 	if err != nil {
 		return nil, err
 	}
-	chain, _, err := t.client.CreateCertFromOrder(ctx, o, csr, true)
+	chain, err := t.finalize(ctx, o, csr)
 	if err != nil {
 		return nil, issueError(ctx, "fetch the certificate", err)
 	}

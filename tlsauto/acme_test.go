@@ -79,8 +79,6 @@ func TestACMEIssue(t *testing.T) {
 		"wildcard and its domain": {names: []string{"*.example.com", "example.com"}, dns: true, issuer: &tlsauto.ACME{Challenges: []string{"dns-01"}}, given: []string{"dns-01", "dns-01"}},
 		"wildcard and other":      {names: []string{"*.example.com", "example.org"}, dns: true, given: []string{"dns-01", "tls-alpn-01"}},
 		"profile":                 {names: []string{"example.com"}, issuer: &tlsauto.ACME{Profile: "shortlived"}, set: func(ca *fakeACME) { ca.profiles = []string{"classic", "shortlived"} }, given: []string{"tls-alpn-01"}},
-		"next challenge":          {names: []string{"example.com"}, set: func(ca *fakeACME) { ca.answers.lose["tls-alpn-01"] = true }, given: []string{"tls-alpn-01", "http-01"}},
-		"third challenge":         {names: []string{"example.com"}, dns: true, set: func(ca *fakeACME) { ca.answers.lose["tls-alpn-01"] = true; ca.answers.fail["http-01"] = true }, given: []string{"tls-alpn-01", "http-01", "dns-01"}},
 		"stale nonces":            {names: []string{"example.com"}, set: func(ca *fakeACME) { ca.badNonces = 3 }, given: []string{"tls-alpn-01"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -204,18 +202,7 @@ func TestACMEFailures(t *testing.T) {
 
 		"no answer reaches": {set: func(ca *fakeACME) {
 			ca.answers.lose["tls-alpn-01"], ca.answers.lose["http-01"] = true, true
-		}, says: "validate example.com by tls-alpn-01: 403 unauthorized: connection refused by example.com; " +
-			"validate example.com by http-01: 403 unauthorized: connection refused by example.com", orders: 2},
-		"limit after a failure": {set: func(ca *fakeACME) {
-			ca.answers.lose["tls-alpn-01"] = true
-			ca.intercept = func(w http.ResponseWriter, r *http.Request) bool {
-				if r.URL.Path != "/order" || ca.count("/order") == 1 || ca.count("/order") > 10 {
-					return false
-				}
-				later(429, "60")(w, r)
-				return true
-			}
-		}, says: "connection refused by example.com; order a certificate: 429", after: time.Minute, orders: 1},
+		}, says: "validate example.com by tls-alpn-01: 403 unauthorized: connection refused by example.com", orders: 1},
 		"no answer can be given": {set: func(ca *fakeACME) {
 			ca.answers.fail["tls-alpn-01"], ca.answers.http = true, false
 		}, says: "answer tls-alpn-01 for example.com: there is no room for it", orders: 1},
@@ -252,6 +239,7 @@ func TestACMEFailures(t *testing.T) {
 				issuer = &tlsauto.ACME{}
 			}
 			issuer.Directory = directoryOf(ca)
+			issuer.SetPauses(0, 0)
 			names := test.names
 			if names == nil {
 				names = []string{"example.com"}

@@ -101,6 +101,10 @@ func (m *Manager) follow(mc *managed, c *certificate, info *RenewalInfo) (Event,
 		again = min(max(info.AskAgain, minAsk), maxAsk)
 	}
 	now, leaf := m.now(), c.tls.Leaf
+	came := leaf.NotBefore
+	if obtained := c.obtainedBy(now); obtained.After(came) { // by a clock that is ahead, even long after
+		came = obtained
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	p := &mc.plan
@@ -108,9 +112,9 @@ func (m *Manager) follow(mc *managed, c *certificate, info *RenewalInfo) (Event,
 		return Event{}, false
 	}
 	p.advice = advice{askAt: now.Add(again)}
-	p.due = renewalTime(leaf, m.salt())
+	p.due = dueTime(c, m.salt(), now)
 	at := info.Start.Add(within(info.End.Sub(info.Start), leaf.SerialNumber.String(), info.Start.UTC().String(), info.End.UTC().String(), m.salt()))
-	if earliest := leaf.NotBefore.Add(min(earliestAdvice, life(leaf)/earlyShare)); at.Before(earliest) {
+	if earliest := came.Add(min(earliestAdvice, life(leaf)/earlyShare)); at.Before(earliest) {
 		at = earliest
 	}
 	if !at.Before(p.due) {

@@ -20,6 +20,7 @@ type renewal struct {
 	issuer Issuer
 	id     string // of issuer
 	key    crypto.Signer
+	forced bool // by Renew
 }
 
 // leaseMargin is how much longer than an attempt its lease lasts, for what is read and written.
@@ -60,7 +61,14 @@ func (m *Manager) attempt(ctx context.Context, mc *managed) {
 	if a == nil {
 		return
 	}
-	m.putRecord(mc, m.failure(a, errUnfinished))
+	if m.putRecord(mc, m.failure(a, errUnfinished)) != nil {
+		if !m.mayOrder(mc, got, true) {
+			m.putOff(a)
+			return
+		}
+	} else if !blind {
+		m.seesAgain(mc)
+	}
 	m.tell(Event{Kind: Obtaining, Names: mc.names, Issuer: a.id})
 	c, err := m.issue(ctx, a, limit)
 	switch {
@@ -84,9 +92,10 @@ func (m *Manager) mayOrder(mc *managed, got, blind bool) bool {
 	m.mu.Lock()
 	c, p := mc.newest(), &mc.plan
 	may := got
-	if !blind {
+	switch {
+	case !blind && !got:
 		p.blindSince = time.Time{}
-	} else {
+	case blind:
 		if p.blindSince.IsZero() {
 			p.blindSince = now
 			if !p.unreadSince.IsZero() {
@@ -98,6 +107,9 @@ func (m *Manager) mayOrder(mc *managed, got, blind bool) bool {
 	begins := !may && p.waits == 0
 	if !may {
 		p.wait = now.Add(retryTime(p.waits))
+		if blind && !isUrgent(c, now) && p.wait.After(urgentTime(c.tls.Leaf)) {
+			p.wait = urgentTime(c.tls.Leaf) // from when on it may
+		}
 		p.waits++
 	}
 	m.mu.Unlock()
@@ -105,6 +117,20 @@ func (m *Manager) mayOrder(mc *managed, got, blind bool) bool {
 		m.cfg.Logger.Info("tlsauto: another process has the lease of the certificate", "names", mc.names)
 	}
 	return may
+}
+
+// seesAgain says that all of the store works, which a plan that could be written shows.
+func (m *Manager) seesAgain(mc *managed) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	mc.plan.blindSince = time.Time{}
+}
+
+// putOff takes back that an attempt was about to begin.
+func (m *Manager) putOff(a *renewal) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	a.mc.plan.forced = a.mc.plan.forced || a.forced
 }
 
 // keepsLease reports whether the lease is left to run out, since what was obtained is not in the store
@@ -136,7 +162,7 @@ func (m *Manager) prepare(mc *managed) *renewal {
 			return nil
 		}
 	}
-	a := &renewal{mc: mc, old: mc.newest(), before: p.record, issuer: m.cfg.Issuers[i], id: m.issuerIDs[i]}
+	a := &renewal{mc: mc, old: mc.newest(), before: p.record, issuer: m.cfg.Issuers[i], id: m.issuerIDs[i], forced: p.forced}
 	if m.cfg.ReuseKey && a.old != nil && isOfType(a.old.tls.PrivateKey, m.cfg.KeyType) {
 		a.key, _ = a.old.tls.PrivateKey.(crypto.Signer)
 	}
@@ -148,7 +174,7 @@ func (m *Manager) prepare(mc *managed) *renewal {
 // one that will be free first, and when that is.
 func (m *Manager) nextIssuer(r record, now time.Time) (int, time.Time) {
 	n := len(m.issuerIDs)
-	turn := r.Failures / issuerFailures % n
+	turn := max(r.Failures, 0) / issuerFailures % n
 	best := turn
 	for k := range n {
 		i := (turn + k) % n
@@ -189,10 +215,12 @@ func (m *Manager) issue(ctx context.Context, a *renewal, limit time.Duration) (*
 		err = checkNew(c, m.cfg.KeyType, a.key, m.now())
 	}
 	if err != nil {
-		return nil, fmt.Errorf("use what was issued: %w", err)
+		return nil, fmt.Errorf("%w: %w", errUnusable, err)
 	}
-	return &certificate{tls: c, issuer: a.id}, nil
+	return &certificate{tls: c, issuer: a.id, obtained: m.now().Truncate(time.Second)}, nil
 }
+
+var errUnusable = errors.New("use what was issued")
 
 // succeeded serves a certificate first, and stores it then.
 func (m *Manager) succeeded(a *renewal, c *certificate) {
@@ -212,7 +240,7 @@ func (m *Manager) undo(a *renewal) {
 		m.deleteRecord(a.mc)
 		return
 	}
-	m.putRecord(a.mc, a.before)
+	_ = m.putRecord(a.mc, a.before) // the failure stays that was put before
 }
 
 // failure is the record of an attempt that has failed.
@@ -231,16 +259,28 @@ func (m *Manager) failure(a *renewal, err error) record {
 		Held:     maps.Clone(a.before.Held),
 	}
 	maps.DeleteFunc(r.Held, func(_ string, until time.Time) bool { return !now.Before(until) })
-	if wait, ok := errors.AsType[*RetryAfterError](err); ok {
+	if pause := held(err, a.old, now); pause > 0 {
 		if r.Held == nil {
 			r.Held = map[string]time.Time{}
 		}
-		r.Held[a.id] = now.Add(min(max(wait.After, 0), maxRetryAfter))
+		r.Held[a.id] = now.Add(pause)
 	}
 	if _, free := m.nextIssuer(r, r.Next); free.After(r.Next) {
 		r.Next = free
 	}
 	return r
+}
+
+// held is how long an issuer is left alone after an error, while c is served: as long as it wants, and for hours
+// if it has issued what cannot be used, which it will do again and counts. A last try is worth more than that.
+func held(err error, c *certificate, now time.Time) time.Duration {
+	if wait, ok := errors.AsType[*RetryAfterError](err); ok {
+		return min(max(wait.After, 0), maxRetryAfter)
+	}
+	if errors.Is(err, errUnusable) && !(isValid(c, now) && isUrgent(c, now)) {
+		return refusedPause
+	}
+	return 0
 }
 
 // backoff is what Config.Backoff says, which must not end the process.
@@ -271,5 +311,5 @@ func (m *Manager) failed(a *renewal, err error) {
 		level = slog.LevelError
 	}
 	m.tellAt(level, e)
-	m.putRecord(a.mc, r)
+	_ = m.putRecord(a.mc, r) // this process knows
 }

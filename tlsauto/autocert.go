@@ -23,8 +23,13 @@ import (
 // use. It has no choice of the challenge, and no profiles; [ACME] has. A name of more than 64 bytes,
 // which autocert makes the common name, too, is refused by some authorities.
 //
-// When ctx ends, Issue returns at once. What autocert then still does in the background cannot reach
-// the authority any more, and ends within a minute.
+// An attempt that fails has failed by both challenges, where both are in use: two of the few failures that
+// authorities allow. A certificate that has been issued, but could not be fetched, is lost. ACME tries one
+// challenge at a time, and to fetch again.
+//
+// When ctx ends, Issue may take 2 s more, in which it gives up the authorizations that are left. What
+// autocert then still does in the background cannot reach the authority any more, and ends within a
+// minute.
 type Autocert struct {
 	Directory
 

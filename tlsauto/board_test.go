@@ -169,6 +169,20 @@ func TestBoardShared(t *testing.T) {
 	})
 }
 
+// A setting of the environment leaves Leaf out of the pairs that are parsed, for all programs.
+func TestBoardWithoutLeaf(t *testing.T) { //nolint:paralleltest // the setting is that of the process
+	t.Setenv("GODEBUG", "x509keypairleaf=0")
+	store := NewMemoryStore()
+	cert := challengeCert(t, "example.com", testToken)
+	if _, err := testBoard(store, nil).TLSALPN01(t.Context(), "example.com", cert); err != nil {
+		t.Fatal(err)
+	}
+	got, reason := testBoard(store, nil).certificate(t.Context(), "example.com")
+	if got == nil || !bytes.Equal(got.Certificate[0], cert.Certificate[0]) {
+		t.Errorf("%v, %s", got, reason)
+	}
+}
+
 // The answers of a process that was killed are given no longer than ten minutes, and whoever sees one
 // then deletes it.
 func TestBoardLeftovers(t *testing.T) {

@@ -19,21 +19,11 @@ const (
 	cleanUpTimeout = 10 * time.Second
 )
 
-// A challengeError is that of a kind of challenge, where another may do.
-type challengeError struct {
-	typ string
-	err error
-}
-
-func (e *challengeError) Error() string { return e.err.Error() }
-func (e *challengeError) Unwrap() error { return e.err }
-
 // possible lists the challenges that may validate a name, in order.
 func (t *attempt) possible(name string) []string {
 	var types []string
-	for _, typ := range t.acme.challenges() {
+	for _, typ := range t.challenges {
 		switch {
-		case t.failed[typ]:
 		case isWildcard(name) && typ != challengeDNS01:
 		case isIP(name) && typ == challengeDNS01:
 		case typ == challengeDNS01 && t.acme.DNS == nil:
@@ -45,7 +35,7 @@ func (t *attempt) possible(name string) []string {
 	return types
 }
 
-// impossible returns an error if there is a name that no challenge is left for.
+// impossible returns an error if there is a name that there is no challenge for.
 func (t *attempt) impossible() error {
 	for _, name := range t.order.Names {
 		if len(t.possible(name)) == 0 {
@@ -55,51 +45,82 @@ func (t *attempt) impossible() error {
 	return nil
 }
 
-// waiting is a challenge that the authority is validating.
-type waiting struct {
-	url, name, typ string
+// An answered is a challenge whose answer is given.
+type answered struct {
+	url       string // of the authorization
+	name      string
+	challenge *acme.Challenge
 }
 
-// authorize proves that the names of an order are ours: all answers are given, and then the authority is
-// asked about one after the other.
+// authorize proves that the names of an order are ours. The authority looks only when all answers are
+// given: if one cannot be, none of the others fails, or is validated in vain.
 func (t *attempt) authorize(ctx context.Context, urls []string) error {
 	answers := &answers{}
 	defer answers.remove()
 	if err := forEach(ctx, urls, func(ctx context.Context, url string) error {
 		return t.answer(ctx, url, answers)
 	}); err != nil {
-		var failed *challengeError
-		if errors.As(err, &failed) {
-			t.failed[failed.typ] = true
-		}
+		t.learn(nil, answers.failed)
 		return err
 	}
-	slices.SortFunc(answers.waiting, func(a, b waiting) int { return strings.Compare(a.name, b.name) })
-	var errs []string
-	var failed *challengeError
-	for _, w := range answers.waiting {
-		_, err := t.client.WaitAuthorization(ctx, w.url)
+	if err := forEach(ctx, answers.given, func(ctx context.Context, a answered) error {
+		if _, err := t.client.Accept(ctx, a.challenge); err != nil {
+			return issueError(ctx, "have "+a.name+" validated by "+a.challenge.Type, err)
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	return t.await(ctx, answers.given)
+}
+
+// await waits until all are validated, and learns from that.
+func (t *attempt) await(ctx context.Context, given []answered) error {
+	slices.SortFunc(given, func(a, b answered) int { return strings.Compare(a.name, b.name) })
+	var worked, failed, texts []string
+	var last error
+	for _, a := range given {
+		typ := a.challenge.Type
+		_, err := t.client.WaitAuthorization(ctx, a.url)
 		var invalid *acme.AuthorizationError
 		switch {
 		case err == nil:
+			worked = append(worked, typ)
 			continue
 		case !errors.As(err, &invalid):
-			return issueError(ctx, "wait for the validation of "+w.name+" by "+w.typ, err)
+			return issueError(ctx, "wait for the validation of "+a.name+" by "+typ, err)
 		}
-		t.failed[w.typ] = true
-		err = issueError(ctx, "validate "+w.name+" by "+w.typ, err)
-		if len(errs) < maxProblems {
-			errs = append(errs, err.Error())
+		failed = append(failed, typ)
+		last = issueError(ctx, "validate "+a.name+" by "+typ, err)
+		if len(texts) < maxProblems {
+			texts = append(texts, last.Error())
 		}
-		failed = &challengeError{w.typ, &authorityError{strings.Join(errs, "; "), err}}
 	}
-	if failed != nil {
-		return failed
+	t.learn(worked, failed)
+	if last != nil {
+		return &authorityError{strings.Join(texts, "; "), last}
 	}
 	return nil
 }
 
-// answer answers a challenge of an authorization, unless it is valid already.
+// learn makes the next attempt for the same names begin with the kinds of challenges that have worked,
+// and end with those that have failed.
+func (t *attempt) learn(worked, failed []string) {
+	place := func(typ string) int {
+		switch {
+		case slices.Contains(failed, typ): // for one of several names is enough
+			return 1
+		case slices.Contains(worked, typ):
+			return -1
+		}
+		return 0
+	}
+	next := slices.Clone(t.challenges)
+	slices.SortStableFunc(next, func(a, b string) int { return place(a) - place(b) })
+	t.acme.preferences.set(t.order.Names, next, t.acme.challenges())
+}
+
+// answer gives the answer to a challenge of an authorization, unless it is valid already.
 func (t *attempt) answer(ctx context.Context, url string, to *answers) error {
 	z, err := t.client.GetAuthorization(ctx, url)
 	if err != nil {
@@ -126,12 +147,10 @@ func (t *attempt) answer(ctx context.Context, url string, to *answers) error {
 		if ctx.Err() != nil {
 			return fmt.Errorf("answer %s for %s: %w", c.Type, name, context.Cause(ctx))
 		}
-		return &challengeError{c.Type, fmt.Errorf("answer %s for %s: %w", c.Type, name, err)}
+		to.hasFailed(c.Type)
+		return fmt.Errorf("answer %s for %s: %w", c.Type, name, err)
 	}
-	if _, err := t.client.Accept(ctx, c); err != nil {
-		return issueError(ctx, "have "+name+" validated by "+c.Type, err)
-	}
-	to.mustWait(waiting{url, name, c.Type})
+	to.isGiven(answered{url, name, c})
 	return nil
 }
 
@@ -225,7 +244,8 @@ func challengeServerName(name string) string {
 type answers struct {
 	mu      sync.Mutex
 	removes []func()
-	waiting []waiting
+	given   []answered
+	failed  []string // kinds of those that could not be given
 }
 
 func (a *answers) mustRemove(remove func()) {
@@ -237,10 +257,16 @@ func (a *answers) mustRemove(remove func()) {
 	a.removes = append(a.removes, remove)
 }
 
-func (a *answers) mustWait(w waiting) {
+func (a *answers) isGiven(g answered) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.waiting = append(a.waiting, w)
+	a.given = append(a.given, g)
+}
+
+func (a *answers) hasFailed(typ string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.failed = append(a.failed, typ)
 }
 
 func (a *answers) remove() { removeAll(slices.Values(a.removes)) }
@@ -256,7 +282,7 @@ func removeAll(removes func(yield func(func()) bool)) {
 
 // forEach does something for each of a list, several at a time, until one has failed, and returns that
 // error.
-func forEach(ctx context.Context, list []string, do func(ctx context.Context, s string) error) error {
+func forEach[T any](ctx context.Context, list []T, do func(ctx context.Context, item T) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var (
@@ -265,14 +291,14 @@ func forEach(ctx context.Context, list []string, do func(ctx context.Context, s 
 		once    sync.Once
 		first   error
 	)
-	for _, s := range list {
+	for _, item := range list {
 		room <- struct{}{}
 		if ctx.Err() != nil {
 			break
 		}
 		running.Go(func() {
 			defer func() { <-room }()
-			if err := do(ctx, s); err != nil {
+			if err := do(ctx, item); err != nil {
 				once.Do(func() { first = err; cancel() })
 			}
 		})

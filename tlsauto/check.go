@@ -65,7 +65,7 @@ func checkNew(c *tls.Certificate, keyType KeyType, reused crypto.Signer, now tim
 	switch {
 	case !now.Before(c.Leaf.NotAfter):
 		return fmt.Errorf("the certificate has expired, on %s", c.Leaf.NotAfter.Format(time.RFC3339))
-	case c.Leaf.NotBefore.After(now.Add(time.Hour)):
+	case c.Leaf.NotBefore.After(now.Add(clockBehind)):
 		return fmt.Errorf("the certificate is not valid before %s", c.Leaf.NotBefore.Format(time.RFC3339))
 	case !isOfType(c.PrivateKey, keyType):
 		return fmt.Errorf("the private key is a %T, not of type %s", c.PrivateKey, keyType)
@@ -94,6 +94,17 @@ func publicBytes(public crypto.PublicKey) []byte {
 		return nil
 	}
 	return der
+}
+
+// doubtTime returns why the clock may be wrong, or nil.
+func doubtTime(c *certificate, now time.Time) error {
+	switch {
+	case c.tls.Leaf.NotBefore.After(now.Add(clockTolerance)):
+		return fmt.Errorf("the certificate is not valid before %s: is the clock right?", c.tls.Leaf.NotBefore.Format(time.RFC3339))
+	case cameLate(c, now):
+		return errors.New("the certificate was due already when it came: is the clock right?")
+	}
+	return nil
 }
 
 // doubt returns why some clients may refuse a certificate, or nil. It does not look for a root that

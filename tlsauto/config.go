@@ -88,7 +88,8 @@ type Config struct {
 	// the Retry-After of an authority is longer, that counts, up to a day, unless there is another issuer.
 	Backoff func(failures int) time.Duration
 
-	// FilesInterval is how often Files and ClientCAFile are looked at; default 10 s.
+	// FilesInterval is how often Files and ClientCAFile are looked at; default 10 s. A change counts once it
+	// has stayed the same for a second.
 	FilesInterval time.Duration
 
 	// ClientAuth and ClientCAFile ask clients for certificates, as on the hop from a proxy: the PEM file

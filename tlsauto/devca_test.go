@@ -277,7 +277,12 @@ func TestDevCADamaged(t *testing.T) {
 			if err := os.Chmod(dir, 0o777); err != nil { //nolint:gosec // that is what is refused
 				t.Fatal(err)
 			}
-		}, want: "the directory has mode 0777, should have 0775"},
+		}, want: "the directory has mode 0777, should have 0755"},
+		{name: "directory writable by a group", damage: func(t *testing.T, dir string) {
+			if err := os.Chmod(dir, 0o770); err != nil { //nolint:gosec // that is what is refused
+				t.Fatal(err)
+			}
+		}, want: "the directory has mode 0770, should have 0750"},
 		{name: "without constraints", damage: writeBareRoot, want: "root.pem is not a root with constraints"},
 		{name: "a link", damage: func(t *testing.T, dir string) {
 			remove("root-key.pem")(t, dir)

@@ -69,6 +69,7 @@ type fakeOrder struct {
 	authzs  []*fakeAuthz
 	state   string
 	cert    []byte
+	issued  int // certificates
 	csr     *x509.CertificateRequest
 }
 
@@ -387,6 +388,7 @@ func (ca *fakeACME) finalize(w http.ResponseWriter, i int, m *message) {
 		return
 	}
 	o.csr, o.state = csr, "valid"
+	o.issued++
 	if ca.chain != nil {
 		o.cert = ca.chain(leaf)
 	} else {

@@ -28,6 +28,17 @@ type managed struct {
 type certificate struct {
 	tls    *tls.Certificate // with Leaf
 	issuer string           // its ID
+
+	// obtained is when it came from the issuer, in whole seconds; zero: that is not known.
+	obtained time.Time
+}
+
+// obtainedBy is when a certificate was obtained, or zero if that is not known, or cannot be true by the clock.
+func (c *certificate) obtainedBy(now time.Time) time.Time {
+	if c.obtained.After(now.Add(clockTolerance)) || c.obtained.After(c.tls.Leaf.NotAfter) {
+		return time.Time{}
+	}
+	return c.obtained
 }
 
 func newManaged(names []string, now func() time.Time) (*managed, error) {

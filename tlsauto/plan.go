@@ -134,7 +134,7 @@ func (m *Manager) take(mc *managed, c *certificate, now time.Time) []Event {
 		delay = -1 // the old one may be revoked any moment
 	}
 	p.coming, p.adoptAt = c, adoptionTime(mc.cert, c, delay, now)
-	p.due = renewalTime(c.tls.Leaf, m.salt())
+	p.due = dueTime(c, m.salt(), now)
 	p.early, p.forced, p.advice, p.record = false, false, advice{}, record{}
 	p.wait, p.waits, p.expiresAt = time.Time{}, 0, time.Time{}
 	p.unstored, p.storeFails, p.storeError = nil, 0, "" // of the one before

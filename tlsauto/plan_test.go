@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -418,7 +419,9 @@ func TestOrdersAtATime(t *testing.T) {
 			if !telling.CompareAndSwap(false, true) {
 				t.Error("two events at a time")
 			}
-			time.Sleep(time.Millisecond)
+			for range 100 {
+				runtime.Gosched()
+			}
 			telling.Store(false)
 		}
 		var names []string

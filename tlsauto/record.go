@@ -27,6 +27,11 @@ const (
 	maxRecord = 16 << 10
 	maxChain  = 10 // certificates
 	maxText   = 500
+
+	maxFailures = 1000 // that a record is believed
+
+	// obtainedLine comes before the PEM blocks of a certificate, where there may be text.
+	obtainedLine = "Obtained: "
 )
 
 // A record is what is kept of failed attempts, so that neither a restart nor another process begins
@@ -73,6 +78,16 @@ func decodeRecord(data []byte) (record, error) {
 		return record{}, err
 	}
 	r.Error = boundedText(r.Error)
+	r.Failures = min(max(r.Failures, 0), maxFailures)
+	if latest := r.At.Add(maxPause); r.Next.After(latest) {
+		r.Next = latest
+	}
+	latest := r.At.Add(maxRetryAfter)
+	for issuer, until := range r.Held {
+		if until.After(latest) {
+			r.Held[issuer] = latest
+		}
+	}
 	return r, nil
 }
 
@@ -94,16 +109,19 @@ func boundedText(s string) string {
 	}, strings.ToValidUTF8(s, "?"))
 }
 
-// encodeCertificate is what the store has of a certificate: PEM blocks of the key (PKCS #8), the
-// certificate and its intermediates.
-func encodeCertificate(c *tls.Certificate) ([]byte, error) {
-	key, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
+// encodeCertificate is what the store has of a certificate: when it was obtained, and PEM blocks of the key
+// (PKCS #8), the certificate and its intermediates.
+func encodeCertificate(c *certificate) ([]byte, error) {
+	key, err := x509.MarshalPKCS8PrivateKey(c.tls.PrivateKey)
 	if err != nil {
 		return nil, errors.New("the private key cannot be stored: it is of another kind")
 	}
 	var b bytes.Buffer
+	if !c.obtained.IsZero() {
+		b.WriteString(obtainedLine + c.obtained.UTC().Format(time.RFC3339) + "\n")
+	}
 	blocks := []*pem.Block{{Type: "PRIVATE KEY", Bytes: key}}
-	for _, der := range c.Certificate {
+	for _, der := range c.tls.Certificate {
 		blocks = append(blocks, &pem.Block{Type: "CERTIFICATE", Bytes: der})
 	}
 	for _, block := range blocks {
@@ -112,6 +130,17 @@ func encodeCertificate(c *tls.Certificate) ([]byte, error) {
 		}
 	}
 	return b.Bytes(), nil
+}
+
+// decodeObtained returns when a certificate in the store was obtained, or zero if that is not known.
+func decodeObtained(data []byte) time.Time {
+	line, _, _ := bytes.Cut(data, []byte("\n"))
+	text, ok := strings.CutPrefix(string(line), obtainedLine)
+	at, err := time.Parse(time.RFC3339, text)
+	if !ok || err != nil {
+		return time.Time{}
+	}
+	return at
 }
 
 // decodeCertificate does not check what the certificate is for.

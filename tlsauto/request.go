@@ -16,7 +16,7 @@ import (
 const (
 	requestsKey   = "renew"
 	maxRequests   = 100              // names
-	requestsLast  = 10 * time.Minute // for names that no process knows
+	requestsLast  = 10 * time.Minute // a request is carried out, or waits for a process that has the name
 	requestsLease = 15 * time.Second
 )
 
@@ -36,14 +36,23 @@ func (m *Manager) Renew(name string) error {
 func (m *Manager) renew(name string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	mc := m.obtains(name)
+	if mc == nil {
+		return false
+	}
+	mc.plan.forced, mc.plan.wait = true, time.Time{}
+	m.wakeUp()
+	return true
+}
+
+// obtains returns the certificate that is obtained for a name, or nil. Manager.mu must be held.
+func (m *Manager) obtains(name string) *managed {
 	for _, mc := range m.managed {
 		if slices.Contains(mc.names, name) {
-			mc.plan.forced, mc.plan.wait = true, time.Time{}
-			m.wakeUp()
-			return true
+			return mc
 		}
 	}
-	return false
+	return nil
 }
 
 // Reload has Files and ClientCAFile, and the store, looked at now, as on SIGHUP. It does not wait for that.
@@ -71,6 +80,8 @@ func (m *Manager) watchFiles() {
 // WaitReady waits until there is a certificate that has not expired for all of Names and Groups, or for ctx
 // to end: then the error wraps that of ctx, and says which ones are missing and why. It needs Run.
 func (m *Manager) WaitReady(ctx context.Context) error {
+	again := time.NewTicker(tick) // the clock may be set back, and a certificate be good again
+	defer again.Stop()
 	for {
 		missing, changed := m.missing()
 		if len(missing) == 0 {
@@ -78,6 +89,7 @@ func (m *Manager) WaitReady(ctx context.Context) error {
 		}
 		select {
 		case <-changed:
+		case <-again.C:
 		case <-ctx.Done():
 			missing, _ = m.missing()
 			return fmt.Errorf("tlsauto: wait for certificates: %w; %s", ctx.Err(), strings.Join(missing, "; "))
@@ -95,7 +107,7 @@ func (m *Manager) missing() ([]string, <-chan struct{}) {
 	var missing []string
 	more := 0
 	for _, mc := range m.configuredLocked() {
-		if isValid(mc.cert, now) {
+		if mc.cert != nil && !hasExpired(mc.cert, now) {
 			continue
 		}
 		if len(missing) == most {
@@ -118,7 +130,7 @@ func (m *Manager) missing() ([]string, <-chan struct{}) {
 }
 
 // RequestRenewal asks the processes that share a store for what [Manager.Renew] does, within a minute or
-// two. It is for commands. A name that none of them has is forgotten after ten minutes.
+// two. It is for commands. What nobody could do is forgotten after ten minutes.
 func RequestRenewal(ctx context.Context, store Store, name string) error {
 	n, err := normalizeName(name)
 	if err != nil {
@@ -181,7 +193,7 @@ func requests(ctx context.Context, store Store) (map[string]time.Time, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(data) > maxStored || json.Unmarshal(data, &names) != nil || len(names) > maxRequests {
+	if len(data) > maxStored || json.Unmarshal(data, &names) != nil || len(names) > maxRequests || names == nil {
 		return map[string]time.Time{}, nil
 	}
 	return names, nil
@@ -191,25 +203,41 @@ func requests(ctx context.Context, store Store) (map[string]time.Time, error) {
 func (m *Manager) readRequests(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, readTime)
 	defer cancel()
+	var mine []string
 	err := guard(func() error {
 		if _, err := m.cfg.Store.Get(ctx, requestsKey); errors.Is(err, ErrNotFound) {
 			return nil
 		}
-		return changeRequests(ctx, m.cfg.Store, m.owner, m.now, m.takeRequests)
+		return changeRequests(ctx, m.cfg.Store, m.owner, m.now, func(names map[string]time.Time) error {
+			mine = m.takeRequests(names)
+			return nil
+		})
 	})
+	if err == nil { // otherwise they may still be there, and would be carried out each minute
+		for _, name := range mine {
+			m.renew(name)
+		}
+	}
 	if err != nil && !errors.Is(err, errBusy) && ctx.Err() == nil {
 		m.cfg.Logger.Warn("tlsauto: requests for renewal cannot be read", "error", boundedText(err.Error()))
 	}
 }
 
-// takeRequests removes the names that this process has, and those that nobody does.
-func (m *Manager) takeRequests(names map[string]time.Time) error {
+// takeRequests removes, and returns, the names that this process has. What is too old goes, too: nobody has
+// done it, or it comes from a backup.
+func (m *Manager) takeRequests(names map[string]time.Time) (mine []string) {
 	now := m.now()
-	for _, name := range slices.Collect(maps.Keys(names)) {
-		age := now.Sub(names[name])
-		if m.renew(name) || age > requestsLast || age < -requestsLast {
-			delete(names, name)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	maps.DeleteFunc(names, func(name string, at time.Time) bool {
+		if age := now.Sub(at); age > requestsLast || age < -requestsLast {
+			return true
 		}
-	}
-	return nil
+		if m.obtains(name) == nil {
+			return false
+		}
+		mine = append(mine, name)
+		return true
+	})
+	return mine
 }

@@ -45,7 +45,7 @@ func (m *Manager) save(mc *managed) bool {
 }
 
 func (m *Manager) put(c *certificate, id string) error {
-	data, err := encodeCertificate(c.tls)
+	data, err := encodeCertificate(c)
 	if err != nil {
 		return err
 	}
@@ -74,8 +74,8 @@ func (m *Manager) storeAgain(ctx context.Context, mc *managed) {
 	}
 }
 
-// putRecord stores what is planned. Failing at that is no reason not to go on.
-func (m *Manager) putRecord(mc *managed, r record) {
+// putRecord stores what is planned, and tells if that fails.
+func (m *Manager) putRecord(mc *managed, r record) error {
 	data, err := r.encode()
 	if err == nil {
 		ctx, cancel := m.lasting(leaseTime)
@@ -86,6 +86,7 @@ func (m *Manager) putRecord(mc *managed, r record) {
 		err = fmt.Errorf("write %s%s: %w", recordKey, mc.id, err)
 	}
 	m.tellStore(mc, "plan", err)
+	return err
 }
 
 // deleteRecord forgets what was planned. A record that stays is about a certificate that is no more.

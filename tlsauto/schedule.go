@@ -22,6 +22,9 @@ const (
 	earliestAdvice  = 36 * time.Hour // no certificate is renewed early on advice before it is that old
 	recordHonoured  = 6 * time.Hour  // what was planned that long ago says nothing about a certificate that is missing now
 	clockTolerance  = 5 * time.Minute
+	clockBehind     = 25 * time.Hour   // a new certificate may begin to be valid that far ahead: by a clock in the wrong zone it does
+	refusedPause    = 6 * time.Hour    // after a certificate that was issued and cannot be used, as authorities count it
+	soonestRenewal  = 10 * time.Minute // after it was obtained, or an eighth of a life that is shorter than that
 	expiringRepeats = time.Hour
 )
 
@@ -36,6 +39,34 @@ func renewalTime(leaf *x509.Certificate, salt string) time.Time {
 		left = life(leaf) / 2
 	}
 	return leaf.NotAfter.Add(-left + within(left/10, leaf.SerialNumber.String(), salt))
+}
+
+// dueTime is when a certificate is to be renewed: in its renewalTime, but not before half of what was left
+// of it when it was obtained. By a clock that is ahead, or from an authority that dates them back, certificates
+// are due when they come, and each would be the reason to order the next.
+func dueTime(c *certificate, salt string, now time.Time) time.Time {
+	at := renewalTime(c.tls.Leaf, salt)
+	obtained := c.obtainedBy(now)
+	if obtained.IsZero() {
+		return at
+	}
+	leaf := c.tls.Leaf
+	earliest := obtained.Add(max(leftAt(leaf, obtained)/2, min(soonestRenewal, life(leaf)/8)))
+	if at.Before(earliest) {
+		return earliest
+	}
+	return at
+}
+
+// cameLate reports whether a certificate was due, or nearly so, when it was obtained.
+func cameLate(c *certificate, now time.Time) bool {
+	obtained := c.obtainedBy(now)
+	return !obtained.IsZero() && renewalTime(c.tls.Leaf, "").Before(obtained.Add(leftAt(c.tls.Leaf, obtained)/4))
+}
+
+// leftAt is how much of a certificate is left, all of it before its time.
+func leftAt(leaf *x509.Certificate, t time.Time) time.Duration {
+	return min(leaf.NotAfter.Sub(t), life(leaf))
 }
 
 // within draws a duration of at most d from what is given; the same one each time.
@@ -59,15 +90,24 @@ func isValid(c *certificate, now time.Time) bool {
 	return c != nil && !now.Before(c.tls.Leaf.NotBefore) && now.Before(c.tls.Leaf.NotAfter)
 }
 
-// isBetter reports whether c should be served rather than other: if it alone is valid, or was issued
-// later. Whatever was issued last is what somebody wanted last, as after a key was lost.
+// hasExpired is not the opposite of isValid: a certificate whose time is still to come is good for clients
+// whose clocks are right, if the one here is behind.
+func hasExpired(c *certificate, now time.Time) bool { return !now.Before(c.tls.Leaf.NotAfter) }
+
+// isBetter reports whether c should be served rather than other: if it alone has not expired, or was obtained
+// later. Whatever was obtained last is what somebody wanted last, as after a key was lost. Some issuers date back,
+// so that the times of validity do not tell which one that is.
 func isBetter(c, other *certificate, now time.Time) bool {
 	if c == nil || other == nil {
 		return c != nil
 	}
-	a, b := c.tls.Leaf, other.tls.Leaf
-	if expired := !now.Before(a.NotAfter); expired != !now.Before(b.NotAfter) {
+	if expired := hasExpired(c, now); expired != hasExpired(other, now) {
 		return !expired
+	}
+	a, b := c.tls.Leaf, other.tls.Leaf
+	came, otherCame := c.obtainedBy(now), other.obtainedBy(now)
+	if !came.IsZero() && !otherCame.IsZero() && !came.Equal(otherCame) {
+		return came.After(otherCame)
 	}
 	if !a.NotBefore.Equal(b.NotBefore) {
 		return a.NotBefore.After(b.NotBefore)
@@ -87,6 +127,9 @@ func adoptionTime(old, next *certificate, delay time.Duration, now time.Time) ti
 	at := now.Add(max(0, min(delay, old.tls.Leaf.NotAfter.Sub(now)/2)))
 	if at.Before(next.tls.Leaf.NotBefore) {
 		at = next.tls.Leaf.NotBefore
+	}
+	if at.After(old.tls.Leaf.NotAfter) {
+		at = old.tls.Leaf.NotAfter
 	}
 	return at
 }

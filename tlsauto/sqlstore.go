@@ -242,12 +242,13 @@ func (s *SQLStore) resealAll(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.reseal(ctx, []sealedRow{{checkRow, sealed}})
+	return s.reseal(ctx, []sealedRow{{name: checkRow, value: sealed}})
 }
 
 type sealedRow struct {
 	name  string
 	value []byte
+	anew  []byte // the value, sealed under the first key
 }
 
 // page returns the rows of keys that follow one.
@@ -267,22 +268,29 @@ func (s *SQLStore) page(ctx context.Context, after string) (page []sealedRow, er
 	return page, rows.Err()
 }
 
-// reseal leaves rows alone that somebody has changed since they were read.
+// reseal leaves rows alone that somebody has changed since they were read. It needs the database for
+// itself only if there is something to do.
 func (s *SQLStore) reseal(ctx context.Context, rows []sealedRow) error {
+	var outdated []sealedRow
+	for _, r := range rows {
+		if !s.key.Outdated(r.value) {
+			continue
+		}
+		if value, err := s.key.Open(s.sealContext(r.name), r.value); err == nil {
+			r.anew = s.key.Seal(s.sealContext(r.name), value)
+			outdated = append(outdated, r)
+		}
+	}
+	if len(outdated) == 0 {
+		return nil
+	}
 	tx, err := s.db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = tx.Rollback() }() // after Commit it does nothing
-	for _, r := range rows {
-		if !s.key.Outdated(r.value) {
-			continue
-		}
-		value, err := s.key.Open(s.sealContext(r.name), r.value)
-		if err != nil {
-			continue
-		}
-		if _, err := tx.ExecContext(ctx, s.query.reseal, s.key.Seal(s.sealContext(r.name), value), r.name, r.value); err != nil {
+	for _, r := range outdated {
+		if _, err := tx.ExecContext(ctx, s.query.reseal, r.anew, r.name, r.value); err != nil {
 			return err
 		}
 	}

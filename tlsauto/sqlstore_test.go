@@ -273,6 +273,18 @@ func TestSQLStoreNewMasterKey(t *testing.T) {
 	if !slices.Equal(dump(t, db), sealedAnew) {
 		t.Error("what was sealed anew was sealed once more")
 	}
+
+	// A process that was started before still stores under the old key.
+	for _, key := range []string{"0", "late"} {
+		if err := s.Put(t.Context(), key, []byte("by the old process")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	newSQLStore(t, db, tlsauto.SQLStoreConfig{KeyFile: both})
+	for _, key := range []string{"0", "late"} {
+		wantValue(t, alone, key, "by the old process")
+	}
+	wantValue(t, alone, "1", "value 1")
 }
 
 func joinKeys(t *testing.T, to string, from ...string) {
@@ -386,6 +398,32 @@ func testLeaser(t *testing.T, s tlsauto.Leaser) {
 	if got, err := s.Acquire(t.Context(), "order+y", "b", start, time.Minute); err != nil || !got {
 		t.Errorf("another lease: %t, %v", got, err)
 	}
+
+	// Of a clock that is ahead, or of an owner whose leases are long.
+	const day = 24 * time.Hour
+	for i, tt := range []struct {
+		ahead, ttl time.Duration // of the owner
+		mine       time.Duration // the ttl of who comes next
+		want       bool
+	}{
+		{ahead: day - time.Minute, ttl: time.Minute, mine: time.Minute, want: false},
+		{ahead: day, ttl: time.Minute, mine: time.Minute, want: true},
+		{ahead: 300 * day, ttl: time.Minute, mine: time.Minute, want: true},
+		{ttl: day, mine: time.Minute, want: false},
+		{ttl: 2 * day, mine: 2 * day, want: false},
+		{ahead: time.Minute, ttl: 2 * day, mine: 2 * day, want: true},
+	} {
+		lease := fmt.Sprintf("order+%d", i)
+		if got, err := s.Acquire(t.Context(), lease, "a", start.Add(tt.ahead), tt.ttl); err != nil || !got {
+			t.Errorf("lease %d: %t, %v", i, got, err)
+		}
+		if got, err := s.Acquire(t.Context(), lease, "b", start, tt.mine); err != nil || got != tt.want {
+			t.Errorf("lease %d, by another: %t, %v; want %t", i, got, err, tt.want)
+		}
+		if got, err := s.Acquire(t.Context(), lease, "a", start, tt.mine); err != nil || got == tt.want {
+			t.Errorf("lease %d, by the first: %t, %v; want %t", i, got, err, !tt.want)
+		}
+	}
 }
 
 func TestLeasers(t *testing.T) {
@@ -463,17 +501,18 @@ func TestSQLStoreContext(t *testing.T) {
 func TestSQLStoreLocked(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "a.db")
+	cfg := tlsauto.SQLStoreConfig{KeyFile: path + ".key"}
 	db := openSQL(t, path)
-	s := newSQLStore(t, db, tlsauto.SQLStoreConfig{Key: secretKey(1)})
+	s := newSQLStore(t, db, cfg)
 	if err := s.Put(t.Context(), "a", []byte("A")); err != nil {
 		t.Fatal(err)
 	}
-	impatient, err := sql.Open("sqlite3", "file:"+path+"?_busy_timeout=20")
+	impatient, err := sql.Open("sqlite3", "file:"+path+"?_busy_timeout=20&_txlock=immediate")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer impatient.Close()
-	s = newSQLStore(t, impatient, tlsauto.SQLStoreConfig{Key: secretKey(1)})
+	s = newSQLStore(t, impatient, cfg)
 
 	conn, err := db.Conn(t.Context())
 	if err != nil {
@@ -490,5 +529,5 @@ func TestSQLStoreLocked(t *testing.T) {
 		}
 	}
 	wantValue(t, s, "a", "A")
-	newSQLStore(t, impatient, tlsauto.SQLStoreConfig{Key: secretKey(1)}) // a start needs no lock either
+	newSQLStore(t, impatient, cfg) // a start needs no lock either
 }

@@ -58,7 +58,7 @@ func (m *Manager) readStored(ctx context.Context, mc *managed) (found, error) {
 			f.bad = fmt.Errorf("use the certificate of %s in the store: %w", m.issuerIDs[i], err)
 			continue
 		}
-		if next := (&certificate{tls: c, issuer: m.issuerIDs[i]}); isBetter(next, f.best, now) {
+		if next := (&certificate{tls: c, issuer: m.issuerIDs[i], obtained: decodeObtained(data)}); isBetter(next, f.best, now) {
 			f.best = next
 		}
 	}
@@ -170,9 +170,11 @@ func (m *Manager) tellTaken(events []Event, mc *managed, c *certificate) {
 	if len(events) == 0 {
 		return
 	}
-	if err := doubt(c.tls, m.now()); err != nil {
-		e := eventOf(Doubtful, mc, c)
-		e.Err = err
-		m.tell(e)
+	for _, err := range []error{doubtTime(c, m.now()), doubt(c.tls, m.now())} {
+		if err != nil {
+			e := eventOf(Doubtful, mc, c)
+			e.Err = err
+			m.tell(e)
+		}
 	}
 }

@@ -30,7 +30,7 @@ func (d damaged) Get(ctx context.Context, key string) ([]byte, error) {
 	return value[:len(value)/3], nil
 }
 
-// What a manager has stored is there for others, by issuer and by all names of the certificate.
+// What a manager has stored is there for others, by issuer and by all names of the certificate in any order.
 func TestStoredCertificate(t *testing.T) {
 	t.Parallel()
 	store := tlsauto.NewMemoryStore()
@@ -57,7 +57,7 @@ func TestStoredCertificate(t *testing.T) {
 	}
 	want := m.Status().Certificates[0].Serial
 	for look := time.Tick(5 * time.Millisecond); ; <-look { // it is served before it is stored
-		got, err := stored(store, mine, "A.test.", "b.test")
+		got, err := stored(store, mine, "b.test", "A.test.")
 		if err == nil && got == want {
 			break
 		}
@@ -89,5 +89,25 @@ func TestStoredCertificate(t *testing.T) {
 		if _, err := stored(store, mine, names...); err == nil {
 			t.Errorf("%q: no error", names)
 		}
+	}
+
+	// Neither is it ordered again when the configuration lists the names in another order.
+	again, err := tlsauto.New(tlsauto.Config{
+		Groups: [][]string{{"b.test", "a.test"}}, Issuers: []tlsauto.Issuer{mine}, Store: store, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, end = context.WithTimeout(t.Context(), 20*time.Second)
+	go func() { ended <- again.Run(ctx) }()
+	if err := again.WaitReady(ctx); err != nil {
+		t.Error(err)
+	}
+	if got := again.Status().Certificates[0].Serial; got != want {
+		t.Errorf("in another order: %s, want %s", got, want)
+	}
+	end()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -19,6 +20,7 @@ type work struct {
 	orders       int       // attempts under way
 	demandOrders int       // those of them for certificates on demand
 	jobs         int       // other jobs under way
+	questions    int       // those of them that ask an authority
 	demandAt     time.Time // before which nothing is ordered on demand
 	requestsAt   time.Time // when to look for requests of other processes
 	last         time.Time // when the clock was looked at
@@ -29,6 +31,7 @@ const (
 	maxOrders       = 4
 	maxDemandOrders = 3
 	maxJobs         = 16
+	maxQuestions    = 4 // of jobs, so that an authority that hangs leaves room for the store
 )
 
 var errRuns = errors.New("tlsauto: Run runs already")
@@ -37,8 +40,10 @@ var errRuns = errors.New("tlsauto: Run runs already")
 func (m *Manager) now() time.Time { return m.cfg.Now().Round(0) }
 
 // Run obtains and renews certificates and watches files until ctx ends. Then it waits for what it has
-// begun, which takes up to 3 s if the Store does not answer, gives up its leases, and returns nil:
-// nothing else ends it. To call it while it runs is an error, which is returned at once.
+// begun, gives up its leases, and returns nil: nothing else ends it. That takes up to 3 s if the Store does
+// not answer, and as long as issuers need to end: those of this package up to 10 s, which is what a DNS
+// provider has to remove a record. It may be called again after that. To call it while it runs is an error, which
+// is returned at once.
 func (m *Manager) Run(ctx context.Context) error {
 	m.mu.Lock()
 	if m.work.runs {
@@ -127,7 +132,11 @@ func (m *Manager) doDue(now time.Time) time.Time {
 		m.tell(e)
 	}
 	for _, j := range jobs {
-		m.spawn(func(ctx context.Context) { m.do(ctx, j) })
+		if !m.spawn(func(ctx context.Context) { m.do(ctx, j) }) {
+			m.mu.Lock()
+			m.count(j, -1)
+			m.mu.Unlock()
+		}
 	}
 	if requests {
 		m.spawn(m.readRequests)
@@ -162,14 +171,15 @@ func (m *Manager) tidy(now time.Time, at func(time.Time)) []Event {
 
 // A dueJob is a job that can begin.
 type dueJob struct {
-	kind jobKind
-	mc   *managed
+	job
+	mc *managed
 }
 
 // dueJobs returns the jobs that are due and for which there is room. The end of a job wakes the loop for
-// the others. Orders for certificates that were configured come first, and the most urgent of those.
+// the others. What is read comes before what is stored, and that before questions, whatever has waited longest
+// first. Orders for certificates that were configured come first, and the most urgent of those.
 func (m *Manager) dueJobs(now time.Time, at func(time.Time)) []dueJob {
-	var due, orders []dueJob
+	var due, others, orders []dueJob
 	for _, mc := range m.managed {
 		if mc.plan.busy {
 			continue
@@ -179,10 +189,21 @@ func (m *Manager) dueJobs(now time.Time, at func(time.Time)) []dueJob {
 		case now.Before(j.at):
 			at(j.at)
 		case j.kind == orderJob:
-			orders = append(orders, dueJob{j.kind, mc})
-		case m.work.jobs+len(due) < maxJobs:
-			due = append(due, dueJob{j.kind, mc})
+			orders = append(orders, dueJob{j, mc})
+		default:
+			others = append(others, dueJob{j, mc})
 		}
+	}
+	slices.SortStableFunc(others, func(a, b dueJob) int { return cmp.Or(cmp.Compare(a.kind, b.kind), a.at.Compare(b.at)) })
+	questions := m.work.questions
+	for _, o := range others {
+		if m.work.jobs+len(due) >= maxJobs || o.kind == askJob && questions >= maxQuestions {
+			break // the rest are questions, too
+		}
+		if o.kind == askJob {
+			questions++
+		}
+		due = append(due, o)
 	}
 	slices.SortStableFunc(orders, func(a, b dueJob) int {
 		if a.mc.onDemand != b.mc.onDemand {
@@ -207,12 +228,16 @@ func (m *Manager) dueJobs(now time.Time, at func(time.Time)) []dueJob {
 	return due
 }
 
-// expiry orders certificates by urgency: those that there are none of come first.
+// expiry orders certificates by urgency: those that there are none of come first, unless that has failed:
+// names that never work must not keep others from being renewed.
 func expiry(mc *managed) int64 {
-	if c := mc.newest(); c != nil {
+	switch c := mc.newest(); {
+	case c != nil:
 		return c.tls.Leaf.NotAfter.Unix()
+	case mc.plan.record.Failures > 0:
+		return math.MaxInt64
 	}
-	return 0
+	return math.MinInt64
 }
 
 // count counts a job at its beginning, by 1, and at its end, by -1. Manager.mu must be held.
@@ -220,6 +245,9 @@ func (m *Manager) count(j dueJob, n int) {
 	j.mc.plan.busy = n > 0
 	if j.kind != orderJob {
 		m.work.jobs += n
+		if j.kind == askJob {
+			m.work.questions += n
+		}
 		return
 	}
 	m.work.orders += n
@@ -255,7 +283,11 @@ func (m *Manager) forgetTimes() {
 	for _, mc := range m.managed {
 		p := &mc.plan
 		p.record.Next, p.wait, p.readAt, p.storeAt, p.expiresAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}, time.Time{}
+		p.unreadSince, p.blindSince, p.readFails = time.Time{}, time.Time{}, 0
 		p.record.Held = nil
+		if c := mc.newest(); c != nil && !p.early {
+			p.due = dueTime(c, m.salt(), now)
+		}
 		p.advice.askAt = time.Time{}
 		if p.coming != nil {
 			p.adoptAt = adoptionTime(mc.cert, p.coming, m.cfg.AdoptDelay, now)

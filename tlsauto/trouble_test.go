@@ -609,3 +609,19 @@ func TestAllDownAtStart(t *testing.T) {
 		}
 	})
 }
+
+// Waiting for the store ends when the certificate must be renewed without it, even if it lives for a minute.
+func TestStoreDownShortLife(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		ca, store := newMint(t, time.Minute), newFaultyStore()
+		n := start(t, tlsauto.Config{Issuers: []tlsauto.Issuer{ca}, Store: store})
+		pass(time.Second)
+		store.set(failing("Get"))
+		for range 3 * 60 {
+			pass(time.Second)
+			if s := n.status(); s.State != tlsauto.Trusted {
+				t.Fatalf("status %+v", s)
+			}
+		}
+	})
+}

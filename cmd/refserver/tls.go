@@ -59,7 +59,7 @@ func (f *tlsFlags) withStore(p *program, w where, name string, fn func(*config, 
 	default:
 		return errors.New("there is no HTTPS: --tls-mode is off")
 	}
-	if !slices.ContainsFunc(conf.managedNames(), func(known string) bool { return strings.EqualFold(known, strings.TrimSuffix(name, ".")) }) {
+	if !slices.Contains(conf.managedNames(), plainName(name)) {
 		return fmt.Errorf("there is no certificate for %q, but for %s", name, strings.Join(conf.managedNames(), ", "))
 	}
 	options, errs := conf.certificates()
@@ -102,7 +102,7 @@ func (c *tlsExport) Run(p *program) error {
 // namesWith are the names of the certificate that has name.
 func (conf *config) namesWith(name string) []string {
 	for _, names := range conf.TLS.ACME.Names {
-		if slices.ContainsFunc(names, func(known string) bool { return strings.EqualFold(known, strings.TrimSuffix(name, ".")) }) {
+		if slices.Contains(names, plainName(name)) {
 			return names
 		}
 	}

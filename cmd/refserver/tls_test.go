@@ -70,15 +70,21 @@ func obtain(t *testing.T, config string) (root *x509.CertPool) {
 		if err != nil {
 			return err
 		}
-		if err := m.Renew("site.example"); err != nil { // whatever has failed before
-			return err
+		for _, name := range conf.managedNames() {
+			if err := m.Renew(name); err != nil { // whatever has failed before
+				return err
+			}
 		}
 		ctx, end := context.WithTimeout(t.Context(), 20*time.Second)
 		ended := make(chan error, 1)
 		go func() { ended <- m.Run(ctx) }()
-		until(t, "a stored certificate", func() bool {
-			_, err := tlsauto.StoredCertificate(ctx, store, options.Issuers, "site.example")
-			return err == nil
+		until(t, "stored certificates", func() bool {
+			for _, names := range conf.TLS.ACME.Names {
+				if _, err := tlsauto.StoredCertificate(ctx, store, options.Issuers, names...); err != nil {
+					return false
+				}
+			}
+			return true
 		})
 		end()
 		return <-ended
@@ -94,7 +100,7 @@ func TestServeACME(t *testing.T) {
 	config, data := backedUpConfig(t, `
 tls:
   mode: acme
-  acme: {domains: [site.example], agree_tos: true, directory: '`+downURL(t)+`'}
+  acme: {domains: [Site.example., Bücher.example], agree_tos: true, directory: '`+downURL(t)+`'}
 `)
 	if _, err := tryCommand(t, config, "", "tls", "export", "site.example", t.TempDir()); err == nil || !strings.Contains(err.Error(), "start the server once") {
 		t.Errorf("export before there is a server: %v", err)
@@ -144,8 +150,10 @@ tls:
 	testExport(t, config, roots)
 
 	// The server reads what it is asked, once a minute: the request is in the store until then.
-	if out := command(t, config, "", "tls", "renew", "SITE.example"); !strings.Contains(out, "within a minute") {
-		t.Errorf("renew: %s", out)
+	for _, name := range []string{"SITE.example", "bücher.example.", "xn--bcher-kva.example"} {
+		if out := command(t, config, "", "tls", "renew", name); !strings.Contains(out, "within a minute") {
+			t.Errorf("renew %s: %s", name, out)
+		}
 	}
 	if _, err := tryCommand(t, config, "", "tls", "renew", "other.example"); err == nil || !strings.Contains(err.Error(), `no certificate for "other.example"`) {
 		t.Errorf("renew of another name: %v", err)
@@ -257,6 +265,9 @@ func testExport(t *testing.T, config string, roots *x509.CertPool) {
 	}
 	command(t, config, "", "tls", "export", "site.example", dir, "--force")
 	verify()
+	for _, name := range []string{"bücher.example", "xn--bcher-kva.example"} {
+		command(t, config, "", "tls", "export", name, t.TempDir())
+	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 2 {
 		t.Errorf("in the directory: %v, %v", entries, err)
 	}

@@ -304,7 +304,7 @@ func hostOf(site string) string {
 	if err != nil {
 		return ""
 	}
-	return strings.ToLower(u.Hostname())
+	return plainName(u.Hostname())
 }
 
 // portOf is the port of a site with HTTPS, or 0 if it is the usual one.

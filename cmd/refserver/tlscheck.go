@@ -52,7 +52,7 @@ func (c *tlsCheck) Run(p *program) error {
 	}
 	bad := 0
 	for _, name := range names {
-		if !probe.try(p.ctx, name) {
+		if !probe.try(p.ctx, plainName(name)) {
 			bad++
 		}
 	}

@@ -216,6 +216,7 @@ func (f *tlsFlags) applyTLS(conf *config) error {
 			t.ACME.Names = append(t.ACME.Names, []string{name})
 		}
 	}
+	t.ACME.plainNames()
 	text("acme-email", &t.ACME.Email, f.Email)
 	text("acme-directory", &t.ACME.Directory, f.Directory)
 	text("acme-ca-file", &t.ACME.CAFile, f.CAFile)

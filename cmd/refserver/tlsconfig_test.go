@@ -168,6 +168,8 @@ tls:
 		"file":                 {[]string{"--config", file, "--tls-require-ready=2m"}, modeACME, "file.example", "https://file.example", 2 * time.Minute},
 		"names by flags":       {[]string{"--config", file, "--acme-domains=a.example", "--acme-domains=b.example"}, modeACME, "a.example b.example", "https://a.example", 5 * time.Second},
 		"another mode by flag": {[]string{"--config", file, "--tls-mode=selfsigned", "--site-url=https://dev.test:8443"}, modeSelfSigned, "localhost 127.0.0.1 ::1 dev.test", "https://localhost:4000", 5 * time.Second},
+		"names in other forms": {[]string{"--config", file, "--acme-domains=BÜCHER.example.", "--acme-domains=[2001:DB8::1]", "--acme-domains=::ffff:192.0.2.1"}, modeACME, "xn--bcher-kva.example 2001:db8::1 192.0.2.1", "https://xn--bcher-kva.example", 5 * time.Second},
+		"a site in another":    {[]string{"--tls-mode=selfsigned", "--site-url=https://Bücher.example.:8443"}, modeSelfSigned, "localhost 127.0.0.1 ::1 xn--bcher-kva.example", "https://localhost:4000", 5 * time.Second},
 		"an address":           {[]string{"--config", file, "--acme-domains=::1"}, modeACME, "::1", "https://[::1]", 5 * time.Second},
 	} {
 		if name == "nothing" || name == "off" {

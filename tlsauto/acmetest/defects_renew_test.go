@@ -60,7 +60,7 @@ func changesKey(t *testing.T, s subject) error {
 }
 
 func servesWhatCannotBeStored(t *testing.T, s subject) error {
-	ca := newCA(t, caConfig{Life: 9 * time.Second})
+	ca := newCA(t, caConfig{Life: 18 * time.Second})
 	store := newFaultyStore()
 	i := s.mustStart(t, setup{ca: ca, names: []string{nameA}, store: store})
 	c := i.client(ca, nameA)
@@ -69,7 +69,7 @@ func servesWhatCannotBeStored(t *testing.T, s subject) error {
 		return err
 	}
 	set(&store.put, broken)
-	_, err = c.changes(t.Context(), old, 10*time.Second)
+	_, err = c.changes(t.Context(), old, 19*time.Second)
 	return err
 }
 
@@ -86,7 +86,7 @@ func storesLater(t *testing.T, s subject) error {
 
 	set(&store.put, broken)
 	i := s.mustStart(t, c)
-	if _, err := i.client(ca, nameA).trusted(t.Context(), 10*time.Second); err != nil {
+	if _, err := i.client(ca, nameA).trusted(t.Context(), 30*time.Second); err != nil {
 		return err
 	}
 	set(&store.put, nil)
