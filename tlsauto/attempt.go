@@ -126,11 +126,12 @@ func (m *Manager) seesAgain(mc *managed) {
 	mc.plan.blindSince = time.Time{}
 }
 
-// putOff takes back that an attempt was about to begin.
+// putOff takes back that an attempt was about to begin, whose record may have been written in spite of the error.
 func (m *Manager) putOff(a *renewal) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	a.mc.plan.forced = a.mc.plan.forced || a.forced
+	m.mu.Unlock()
+	m.undo(a)
 }
 
 // keepsLease reports whether the lease is left to run out, since what was obtained is not in the store
