@@ -29,7 +29,7 @@ type Config struct {
 
 	// OnDemand decides whether a certificate is ordered for a name that is in none of the above when a
 	// client asks for it: an error refuses. nil refuses all. It is asked again before each renewal. It
-	// may take until ctx ends, for which a handshake does not wait longer than WaitFirst. It is called by
+	// may take until ctx ends, after 10 s, for which a handshake does not wait longer than WaitFirst. It is called by
 	// several goroutines at once, at most 16, and its answers are remembered for a minute.
 	OnDemand func(ctx context.Context, name string) error
 
@@ -58,11 +58,12 @@ type Config struct {
 	// Files, Names and Groups.
 	DefaultName string
 
-	// NoFallback refuses handshakes while there is no certificate. Otherwise they get a self-signed one.
+	// NoFallback refuses handshakes while there is no certificate, with the alert internal_error. Otherwise
+	// they get a self-signed one.
 	NoFallback bool
 
 	// WaitFirst is how long a handshake waits for the first certificate of its name while the first
-	// attempt is under way; default 500 ms, negative: not at all.
+	// attempt is under way; default 500 ms, negative: not at all. A name on demand may wait that long for OnDemand, too.
 	WaitFirst time.Duration
 
 	// KeyType is that of new private keys; default P256.
@@ -112,8 +113,9 @@ type Config struct {
 
 // Files is a pair of PEM files: the certificate with its intermediates, and its private key. They may
 // be replaced in any way: overwritten, renamed over, or behind a symbolic link that is changed, as
-// certbot and Kubernetes do it. A pair that is damaged, does not fit together or has expired is refused, and the one before
-// stays in service.
+// certbot and Kubernetes do it. A pair that is damaged, does
+// not fit together, has expired or is not valid yet is refused, and the one before stays in service unless it is
+// no better.
 type Files struct {
 	Cert string
 	Key  string
@@ -129,6 +131,7 @@ const (
 	RSA2048                // for clients that are older than 2015
 )
 
+// String names the type, such as P-256.
 func (t KeyType) String() string {
 	switch t {
 	case P256:

@@ -17,7 +17,7 @@
 //	return srv.ListenAndServeTLS("", "")
 //
 // [Manager.Run] obtains a certificate for each name before anybody asks for it, renews it when a third
-// of its life is left, tries again after failures with growing pauses that restarts do not reset, and
+// of its life is left, or half of a short one, tries again after failures with growing pauses that restarts do not reset, and
 // tells by events, log and [Manager.Status] how that goes. Handshakes only read a table in memory: they
 // never order a certificate, and wait at most [Config.WaitFirst] for the first one of a name. Until
 // there is one, a self-signed certificate is served, which clients that verify refuse.

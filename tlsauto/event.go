@@ -9,8 +9,8 @@ type Event struct {
 	Names    []string  // of the certificate; nil for ClientCAs
 	Issuer   string    // its ID, or the certificate file; "" if there is none
 	NotAfter time.Time // of the certificate that is meant; zero if there is none
-	Next     time.Time // when the next attempt is made; zero if none is planned
-	Err      error     // of those that tell of a failure; never has a key in it
+	Next     time.Time // when the next attempt is made, or, of ReloadFailed, the pair becomes valid; zero if none is planned
+	Err      error     // why, of all kinds that need a reason; never has a key in it
 }
 
 // An EventKind says what has happened.

@@ -5,11 +5,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // StoredCertificate returns the certificate for exactly these names, in any order, that a [Manager] with
-// the same Issuers has stored last: for another program that is to have it, with its private key. It may have
-// expired. The error wraps [ErrNotFound] if there is none.
+// the same Issuers has stored last, or one that has
+// not expired before one that has: for another program that is to have it, with its private key. The error wraps [ErrNotFound] if there is none.
 func StoredCertificate(ctx context.Context, store Store, issuers []Issuer, names ...string) (*tls.Certificate, error) {
 	if len(names) == 0 {
 		return nil, errors.New("tlsauto: read a certificate: no name is given")
@@ -21,7 +22,7 @@ func StoredCertificate(ctx context.Context, store Store, issuers []Issuer, names
 			return nil, fmt.Errorf("tlsauto: read a certificate: %w", err)
 		}
 	}
-	var newest *tls.Certificate
+	var newest *certificate
 	var errs []error
 	for _, issuer := range issuers {
 		c, err := storedOf(ctx, partOf(store, issuer.ID()), normal)
@@ -29,12 +30,12 @@ func StoredCertificate(ctx context.Context, store Store, issuers []Issuer, names
 		case errors.Is(err, ErrNotFound):
 		case err != nil:
 			errs = append(errs, fmt.Errorf("of %s: %w", issuer.ID(), err))
-		case newest == nil || c.Leaf.NotAfter.After(newest.Leaf.NotAfter):
+		case isBetter(c, newest, time.Now()):
 			newest = c
 		}
 	}
 	if newest != nil {
-		return newest, nil // however the others are
+		return newest.tls, nil // however the others are
 	}
 	if len(errs) == 0 {
 		errs = append(errs, ErrNotFound)
@@ -42,7 +43,7 @@ func StoredCertificate(ctx context.Context, store Store, issuers []Issuer, names
 	return nil, fmt.Errorf("tlsauto: read the certificate for %s: %w", names[0], errors.Join(errs...))
 }
 
-func storedOf(ctx context.Context, part Store, names []string) (*tls.Certificate, error) {
+func storedOf(ctx context.Context, part Store, names []string) (*certificate, error) {
 	data, err := part.Get(ctx, certificateKey+certificateID(names))
 	if err != nil {
 		return nil, err
@@ -51,5 +52,8 @@ func storedOf(ctx context.Context, part Store, names []string) (*tls.Certificate
 	if err != nil {
 		return nil, err
 	}
-	return checkedCertificate(c, names)
+	if c, err = checkedCertificate(c, names); err != nil {
+		return nil, err
+	}
+	return &certificate{tls: c, obtained: decodeObtained(data)}, nil
 }

@@ -12,7 +12,8 @@ import (
 )
 
 // HTTPHandler answers the challenge HTTP-01, which authorities make on port 80 (RFC 8555, section 8.3),
-// for the names of this server and those on demand. Without it, only TLS-ALPN-01 is used.
+// for the names of this server and those on demand. Without it HTTP-01 is not used: an issuer that
+// has no other challenge fails.
 //
 // All other requests, even for challenges of which nothing is known, as those of another ACME client,
 // are for next. If that is nil, clients are sent to the same address at https with status 308, on

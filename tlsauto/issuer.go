@@ -22,7 +22,7 @@ type Issuer interface {
 	Issue(ctx context.Context, order *Order) (*tls.Certificate, error)
 }
 
-// An Order is what an [Issuer] is asked for.
+// An Order is what an [Issuer] is asked for. But for Key, nothing in it is nil.
 type Order struct {
 	Names   []string // normalized; see Config.Names
 	KeyType KeyType
@@ -55,11 +55,14 @@ type Challenges interface {
 
 // A RetryAfterError is the error of an authority that wants to be left alone for a time.
 type RetryAfterError struct {
-	After time.Duration
-	Err   error
+	After time.Duration // 0 or less: not said; at most a day counts
+	Err   error         // what was refused
 }
 
+// Error is that of Err.
 func (e *RetryAfterError) Error() string { return e.Err.Error() }
+
+// Unwrap returns Err.
 func (e *RetryAfterError) Unwrap() error { return e.Err }
 
 // A RenewalAdviser is an [Issuer] that says when a certificate should be renewed, as ACME authorities

@@ -31,7 +31,7 @@ type Manager struct {
 }
 
 // New checks a configuration, reports all mistakes at once, and reads Files and ClientCAFile, which
-// must be there and fit together; a certificate in Files that has expired is served until there is another.
+// must be there and fit together; a certificate in Files that has expired, or is not valid yet, is served until there is another.
 // Nothing else is done until [Manager.Run].
 func New(cfg Config) (*Manager, error) {
 	if err := cfg.complete(); err != nil {

@@ -36,9 +36,9 @@ type CertificateStatus struct {
 
 // FileStatus is the state of a file, or pair of files, that is read again when it changes.
 type FileStatus struct {
-	Path      string `json:"path"` // of the certificate
-	Reloads   uint64 `json:"reloads"`
-	Failures  uint64 `json:"failures"`
+	Path      string `json:"path"`                // of the certificate, or ClientCAFile
+	Reloads   uint64 `json:"reloads"`             // since the start
+	Failures  uint64 `json:"failures"`            // different mistakes since the start
 	LastError string `json:"last_error,omitzero"` // why what is there now is refused
 }
 

@@ -198,7 +198,7 @@ func (m *Manager) dueJobs(now time.Time, at func(time.Time)) []dueJob {
 	questions := m.work.questions
 	for _, o := range others {
 		if m.work.jobs+len(due) >= maxJobs || o.kind == askJob && questions >= maxQuestions {
-			break // the rest are questions, too
+			break // there is no room, or the rest are questions, too
 		}
 		if o.kind == askJob {
 			questions++

@@ -28,7 +28,7 @@ func trustHint(system, path, name string) string {
 		line("  Chrome:                certutil -d sql:\"$HOME/.pki/nssdb\" -A -t C,, -n %s -i %s", shellQuote(name), quoted)
 	}
 	line("  Firefox:               Settings, Certificates, Authorities, Import: %s", quoted)
-	line("  one request alone:     curl --cacert %s https://localhost/", quoted)
+	line("  one request alone:     curl --cacert %s https://localhost:PORT/", quoted)
 	line("  Node.js:               the environment variable NODE_EXTRA_CA_CERTS with %s", quoted)
 	return b.String()
 }

@@ -19,7 +19,7 @@ func TestTrustHint(t *testing.T) {
 		{"linux", "/home/a b/$(reboot)/it's/root.pem", []string{`sudo trust anchor '/home/a b/$(reboot)/it'\''s/root.pem'` + "\n"}},
 		{"darwin", "/Users/ada/root.pem", []string{"security add-trusted-cert -r trustRoot -k ~/Library/Keychains/login.keychain-db /Users/ada/root.pem\n"}},
 		{"windows", `C:\Users\ada l\root.pem`, []string{`certutil -user -addstore Root "C:\Users\ada l\root.pem"` + "\n"}},
-		{"freebsd", "/root.pem", []string{"curl --cacert /root.pem https://localhost/\n"}},
+		{"freebsd", "/root.pem", []string{"curl --cacert /root.pem https://localhost:PORT/\n"}},
 	} {
 		got := trustHint(tt.system, tt.path, "Development root")
 		for _, want := range tt.want {

@@ -149,6 +149,7 @@ func (t *tlsConfig) settingOf(text string) string {
 		{"Client", "tls-client-ca"}, {"Files[", "tls-cert"},
 		{"rofile", "acme-profile"}, {"EAB", "acme-eab-kid"}, {"hallenge", "acme-challenge"},
 		{"Email", "acme-email"}, {"URL", "acme-directory"}, {"Names", "acme-domains"}, {"Groups", "acme-domains"},
+		{"wildcards", "acme-domains"}, {"addresses", "acme-domains"},
 	} {
 		if strings.Contains(text, known.text) {
 			about = known.flag
