@@ -20,7 +20,8 @@ type renewal struct {
 	issuer Issuer
 	id     string // of issuer
 	key    crypto.Signer
-	forced bool // by Renew
+	wanted bool // by Renew
+	forced bool // and this is the first attempt since
 }
 
 // leaseMargin is how much longer than an attempt its lease lasts, for what is read and written.
@@ -163,7 +164,7 @@ func (m *Manager) prepare(mc *managed) *renewal {
 			return nil
 		}
 	}
-	a := &renewal{mc: mc, old: mc.newest(), before: p.record, issuer: m.cfg.Issuers[i], id: m.issuerIDs[i], forced: p.forced}
+	a := &renewal{mc: mc, old: mc.newest(), before: p.record, issuer: m.cfg.Issuers[i], id: m.issuerIDs[i], wanted: p.wanted, forced: p.forced}
 	if m.cfg.ReuseKey && a.old != nil && isOfType(a.old.tls.PrivateKey, m.cfg.KeyType) {
 		a.key, _ = a.old.tls.PrivateKey.(crypto.Signer)
 	}
@@ -257,6 +258,7 @@ func (m *Manager) failure(a *renewal, err error) record {
 		Next:     now.Add(pauseAfter(base, a.old, now)),
 		Issuer:   a.id,
 		Error:    boundedText(err.Error()),
+		Wanted:   a.wanted,
 		Held:     maps.Clone(a.before.Held),
 	}
 	maps.DeleteFunc(r.Held, func(_ string, until time.Time) bool { return !now.Before(until) })

@@ -87,6 +87,8 @@ type Config struct {
 	// and 60 min, then 2, 4 and 6 h. A pause is varied by a fifth, is halved when a tenth of the life is
 	// left, and is never longer than an eighth of what is left of a valid certificate, or 10 s. Where
 	// the Retry-After of an authority is longer, that counts, up to a day, unless there is another issuer.
+	// After a certificate that was issued but cannot be used it is 6 h, unless one that is valid is about to
+	// expire.
 	Backoff func(failures int) time.Duration
 
 	// FilesInterval is how often Files and ClientCAFile are looked at; default 10 s. A change counts once it

@@ -30,5 +30,5 @@ const (
 	Dropped       EventKind = "dropped"        // a certificate on demand that nobody uses, or that OnDemand refuses
 	Reloaded      EventKind = "reloaded"       // Files or ClientCAFile have changed
 	ReloadFailed  EventKind = "reload_failed"  // they have, and what they hold is refused
-	Doubtful      EventKind = "doubtful"       // a certificate is served that some clients may refuse, as for a missing intermediate
+	Doubtful      EventKind = "doubtful"       // a certificate is served that some clients may refuse, as for a missing intermediate, or that was due when it came, as by a clock that is wrong
 )

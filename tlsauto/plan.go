@@ -12,7 +12,8 @@ type plan struct {
 	coming     *certificate // is served from adoptAt on
 	adoptAt    time.Time
 	record     record    // of failed attempts; zero: none
-	forced     bool      // Renew has been called: neither due nor record count
+	wanted     bool      // Renew has been called: due does not count
+	forced     bool      // and nothing has been tried since: nor does record
 	wait       time.Time // before which there is no attempt, for a reason that is no failure
 	waits      int       // of this kind, in a row
 	blindSince time.Time // since when the store, or its leases, have failed
@@ -102,8 +103,10 @@ func (m *Manager) attemptAt(mc *managed) (time.Time, bool) {
 		}
 		later(p.unreadSince.Add(orderPatience))
 	}
-	if !p.forced {
+	if !p.wanted {
 		later(p.due)
+	}
+	if !p.forced {
 		later(p.record.Next)
 	}
 	if mc.onDemand {
@@ -135,7 +138,7 @@ func (m *Manager) take(mc *managed, c *certificate, now time.Time) []Event {
 	}
 	p.coming, p.adoptAt = c, adoptionTime(mc.cert, c, delay, now)
 	p.due = dueTime(c, m.salt(), now)
-	p.early, p.forced, p.advice, p.record = false, false, advice{}, record{}
+	p.early, p.wanted, p.forced, p.advice, p.record = false, false, false, advice{}, record{}
 	p.wait, p.waits, p.expiresAt = time.Time{}, 0, time.Time{}
 	p.unstored, p.storeFails, p.storeError = nil, 0, "" // of the one before
 	if now.Before(p.adoptAt) {

@@ -305,6 +305,43 @@ func TestRenew(t *testing.T) {
 	})
 }
 
+// What somebody wants renewed is tried again like what is due, also by the process after this one.
+func TestRenewThatFails(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		ca, store := newMint(t, 90*day), tlsauto.NewMemoryStore()
+		ca.fail = func(_ context.Context, n int, _ *tlsauto.Order) error {
+			if n == 2 || n == 4 {
+				return errors.New("no")
+			}
+			return nil
+		}
+		cfg := tlsauto.Config{Issuers: []tlsauto.Issuer{ca}, Store: store}
+		n := start(t, cfg)
+		pass(time.Second)
+		for attempts := 3; attempts <= 5; attempts += 2 {
+			if err := n.Renew("example.com"); err != nil {
+				t.Fatal(err)
+			}
+			pass(time.Second)
+			if attempts == 5 {
+				n.stop()
+				n = start(t, cfg)
+			}
+			if next := n.Status().Certificates[0].NextTry; time.Until(next) > 2*time.Minute {
+				t.Errorf("the next attempt is planned for %s later", time.Until(next))
+			}
+			pass(5 * time.Minute)
+			if got := len(ca.made()); got != attempts {
+				t.Errorf("%d attempts, want %d", got, attempts)
+			}
+		}
+		pass(10 * day)
+		if got := len(ca.made()); got != 5 {
+			t.Errorf("%d attempts in the end, want 5", got)
+		}
+	})
+}
+
 func TestRequestRenewal(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		ca, store := newMint(t, 90*day), tlsauto.NewMemoryStore()

@@ -44,6 +44,7 @@ type record struct {
 	Next     time.Time            // when to try again
 	Issuer   string               // that has failed
 	Error    string               // of it
+	Wanted   bool                 `json:",omitempty"` // by Renew, although it was not due
 	Held     map[string]time.Time `json:",omitempty"` // issuers that want to be left alone until then
 }
 

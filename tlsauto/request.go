@@ -21,7 +21,8 @@ const (
 )
 
 // Renew has the certificate that is for a name, of Names and Groups or on demand, renewed now, whatever
-// is planned. It does not wait for that: see Events and Status. An error says that there is no such name.
+// is planned. It does not wait for that: see Events and Status. An attempt that fails is
+// made again like others. An error says that there is no such name.
 func (m *Manager) Renew(name string) error {
 	n, err := normalizeName(name)
 	if err != nil {
@@ -40,7 +41,7 @@ func (m *Manager) renew(name string) bool {
 	if mc == nil {
 		return false
 	}
-	mc.plan.forced, mc.plan.wait = true, time.Time{}
+	mc.plan.wanted, mc.plan.forced, mc.plan.wait = true, true, time.Time{}
 	m.wakeUp()
 	return true
 }

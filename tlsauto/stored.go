@@ -109,7 +109,7 @@ func (m *Manager) learn(ctx context.Context, mc *managed, f found, err error) (b
 		events = append([]Event{eventOf(Loaded, mc, f.best)}, m.take(mc, f.best, now)...)
 	}
 	if f.record.applies(mc.newest(), m.issuersHash, now) && f.record.At.After(p.record.At) {
-		p.record = f.record
+		p.record, p.wanted = f.record, p.wanted || f.record.Wanted
 		if now.Before(p.record.Next) {
 			m.firstIsOver(mc) // the first attempt has failed, if before a restart
 		}
