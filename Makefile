@@ -3,7 +3,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 # Packages whose shorter tests run under the race detector in `make test`; `make race` runs all.
-RACE_PACKAGES ?= . ./sqlite/... ./records/... ./auth/... ./realtime/...
+RACE_PACKAGES ?= . ./sqlite/... ./records/... ./auth/... ./realtime/... ./tlsauto
 FUZZTIME ?= 30s
 ROUNDS ?= 30
 ARGS ?=

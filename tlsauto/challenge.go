@@ -156,7 +156,7 @@ func (t *attempt) answer(ctx context.Context, url string, to *answers) error {
 
 // authorizedName is the name of an authorization, in its one form, or "".
 func authorizedName(z *acme.Authorization) string {
-	name, err := normalizeName(z.Identifier.Value)
+	name, err := NormalizeName(z.Identifier.Value)
 	if err != nil || isIP(name) != (z.Identifier.Type == "ip") {
 		return ""
 	}

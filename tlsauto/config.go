@@ -213,7 +213,7 @@ func (c *Config) complete() error {
 func (c *Config) completeNames(bad func(format string, args ...any)) {
 	seen := map[string]string{}
 	normalize := func(place, name string) string {
-		n, err := normalizeName(name)
+		n, err := NormalizeName(name)
 		if err != nil {
 			bad("%s: %w", place, err)
 			return name
@@ -239,7 +239,7 @@ func (c *Config) completeNames(bad func(format string, args ...any)) {
 		}
 	}
 	if c.DefaultName != "" {
-		n, err := normalizeName(c.DefaultName)
+		n, err := NormalizeName(c.DefaultName)
 		if err != nil {
 			bad("DefaultName: %w", err)
 		} else if seen[n] == "" && len(c.Files) == 0 {

@@ -119,7 +119,7 @@ func (m *Manager) challenged(ctx context.Context, name string) HandshakeError {
 
 // demandable returns the one form of a name that a certificate may be ordered for on demand, or "".
 func demandable(name string) string {
-	n, err := normalizeName(name)
+	n, err := NormalizeName(name)
 	if err != nil || isIP(n) || isWildcard(n) || !strings.Contains(n, ".") {
 		return ""
 	}

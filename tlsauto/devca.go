@@ -184,7 +184,7 @@ func (d *DevCA) domains() ([]string, error) {
 		errs = append(errs, errors.New("no Dir is given"))
 	}
 	for i, domain := range d.Domains {
-		name, err := normalizeName(domain)
+		name, err := NormalizeName(domain)
 		if err == nil && (isWildcard(name) || isIP(name)) {
 			err = fmt.Errorf("%q is not a domain", domain)
 		}

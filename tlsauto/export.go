@@ -18,7 +18,7 @@ func StoredCertificate(ctx context.Context, store Store, issuers []Issuer, names
 	normal := make([]string, len(names))
 	for i, name := range names {
 		var err error
-		if normal[i], err = normalizeName(name); err != nil {
+		if normal[i], err = NormalizeName(name); err != nil {
 			return nil, fmt.Errorf("tlsauto: read a certificate: %w", err)
 		}
 	}

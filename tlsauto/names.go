@@ -15,9 +15,10 @@ const (
 	maxLabel = 63  // and of what is between its dots
 )
 
-// normalizeName brings a name to the one form in which it is compared: lower case, ASCII, no dot at
-// the end. IP addresses and a leading "*." are names, too.
-func normalizeName(name string) (string, error) {
+// NormalizeName brings the name of a server to the one form in which events, status and the store have it:
+// lower case, ASCII, no dot at the end. IP addresses, also in brackets as in URLs, and a leading "*." are names,
+// too.
+func NormalizeName(name string) (string, error) {
 	if isTooLong(name) {
 		return "", fmt.Errorf("%.40q... is not a name of a server: it is too long", name)
 	}
@@ -91,7 +92,7 @@ func isDNSName(s string) bool {
 // isJoiner reports whether c may be in a label, but neither first nor last.
 func isJoiner(c byte) bool { return c == '-' || c == '_' }
 
-// lookupName is normalizeName for what clients send, which is ASCII (RFC 6066, section 3) and mostly in
+// lookupName is NormalizeName for what clients send, which is ASCII (RFC 6066, section 3) and mostly in
 // that form already, and for what certificates of files have. It returns "" for what is no name, and for
 // wildcards. It lets through what a wildcard may be for although no authority issues a certificate for
 // it, such as "a_b.example.com".

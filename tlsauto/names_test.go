@@ -55,9 +55,9 @@ func TestNormalizeName(t *testing.T) {
 		{strings.Repeat("ü.", 10_000), ""},
 		{strings.Repeat("ü", 64) + ".example", ""},
 	} {
-		got, err := normalizeName(tt.name)
+		got, err := NormalizeName(tt.name)
 		if got != tt.want || (err == nil) != (tt.want != "") {
-			t.Errorf("normalizeName(%.80q) = %.80q, %.120v, want %q", tt.name, got, err, tt.want)
+			t.Errorf("NormalizeName(%.80q) = %.80q, %.120v, want %q", tt.name, got, err, tt.want)
 		}
 	}
 }
@@ -93,9 +93,9 @@ func FuzzLookupName(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		if n, err := normalizeName(s); err == nil {
-			if again, err := normalizeName(n); again != n || err != nil {
-				t.Errorf("normalizeName(%q) = %q, and of that it is %q, %v", s, n, again, err)
+		if n, err := NormalizeName(s); err == nil {
+			if again, err := NormalizeName(n); again != n || err != nil {
+				t.Errorf("NormalizeName(%q) = %q, and of that it is %q, %v", s, n, again, err)
 			}
 			want := n
 			if isWildcard(n) {
@@ -108,7 +108,7 @@ func FuzzLookupName(f *testing.F) {
 				t.Errorf("lookupName(%q) = %q, want %q", s, got, want)
 			}
 			if len(n) > maxName || strings.Trim(n, "abcdefghijklmnopqrstuvwxyz0123456789-.:*") != "" {
-				t.Errorf("normalizeName(%q) = %q", s, n)
+				t.Errorf("NormalizeName(%q) = %q", s, n)
 			}
 		}
 		n := lookupName(s)

@@ -24,7 +24,7 @@ const (
 // is planned. It does not wait for that: see Events and Status. An attempt that fails is
 // made again like others. An error says that there is no such name.
 func (m *Manager) Renew(name string) error {
-	n, err := normalizeName(name)
+	n, err := NormalizeName(name)
 	if err != nil {
 		return fmt.Errorf("tlsauto: renew: %w", err)
 	}
@@ -133,7 +133,7 @@ func (m *Manager) missing() ([]string, <-chan struct{}) {
 // RequestRenewal asks the processes that share a store for what [Manager.Renew] does, within a minute or
 // two. It is for commands. What nobody could do is forgotten after ten minutes.
 func RequestRenewal(ctx context.Context, store Store, name string) error {
-	n, err := normalizeName(name)
+	n, err := NormalizeName(name)
 	if err != nil {
 		return fmt.Errorf("tlsauto: request a renewal: %w", err)
 	}

@@ -52,7 +52,7 @@ func tableCert(t testing.TB, called string, key crypto.Signer, names ...string) 
 func tableManaged(t testing.TB, called string, names ...string) *managed {
 	t.Helper()
 	for i, name := range names {
-		n, err := normalizeName(name)
+		n, err := NormalizeName(name)
 		if err != nil {
 			t.Fatal(err)
 		}
