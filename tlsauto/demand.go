@@ -79,7 +79,7 @@ func (m *Manager) slotOnDemand(name string) *slot {
 
 // demand returns the slot of a name that is not known yet, or why it has none.
 func (m *Manager) demand(hello *tls.ClientHelloInfo) (*slot, HandshakeError) {
-	name := demandable(hello.ServerName)
+	name := demandable(lookupName(hello.ServerName))
 	if m.cfg.OnDemand == nil || name == "" {
 		return nil, UnknownName
 	}

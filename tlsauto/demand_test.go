@@ -106,7 +106,7 @@ func TestDemand(t *testing.T) {
 			wantServed(t, m, "example.com", "self-signed")
 			wantServed(t, m, "x.example.com", "self-signed") // by the wildcard
 		}
-		for _, name := range []string{"localhost", "1.2.3.4", "::1", "*.example.org", "a_b.example.org", "a..b", "../../key", strings.Repeat("a.", 130)} {
+		for _, name := range []string{"localhost", "1.2.3.4", "::1", "*.example.org", "a_b.example.org", "a..b", "../../key", "bücher.example.org", strings.Repeat("a.", 130)} {
 			wantServed(t, m, name, "refused")
 		}
 		synctest.Wait()
