@@ -123,6 +123,9 @@ func trusted(n *node) (count int) {
 
 // A store that hangs when it is read does not keep any of many names from a certificate.
 func TestStoreHangsAtStartWithManyNames(t *testing.T) {
+	if testing.Short() {
+		t.Skip("hundreds of names, and concurrency is not the point")
+	}
 	bubble(t, func(t *testing.T) {
 		store := newFaultyStore()
 		store.set(func(ctx context.Context, op, key string) error {
@@ -318,6 +321,9 @@ func TestRefusedAfterIssue(t *testing.T) {
 
 // Names that never work do not keep others from being renewed, however many there are.
 func TestFailingNamesComeLast(t *testing.T) {
+	if testing.Short() {
+		t.Skip("hundreds of names, and concurrency is not the point")
+	}
 	bubble(t, func(t *testing.T) {
 		ca := newMint(t, 2*day)
 		ca.fail = func(_ context.Context, _ int, o *tlsauto.Order) error {
