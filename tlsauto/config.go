@@ -15,7 +15,8 @@ import (
 // Config is what a [Manager] is made of. At least one of Names, Groups, Files and OnDemand is needed.
 type Config struct {
 	// Names get a certificate each: domain names, "*.example.com" and IP addresses, the latter two from
-	// issuers that can. The certificate of a wildcard stands in for a name that has none yet. International names may be given in Unicode.
+	// issuers that can. The certificate of a wildcard stands in for a name that has none yet.
+	// International names may be given in Unicode; events and status have the form of [NormalizeName].
 	Names []string
 
 	// Groups get one certificate for all names of a group, at most 100. A name that fails keeps the
@@ -23,14 +24,14 @@ type Config struct {
 	Groups [][]string
 
 	// Files are pairs of PEM files, which win over Names and Groups for the names that they have: one of a
-	// wildcard does not win over a name of its own. They are read again whenever they change. The first pair is also for clients that name no server, or
-	// one that nobody knows.
+	// wildcard does not win over a name of its own. They are read again whenever they change. The first
+	// pair is also for clients that name no server, or one that nobody knows.
 	Files []Files
 
 	// OnDemand decides whether a certificate is ordered for a name that is in none of the above when a
 	// client asks for it: an error refuses. nil refuses all. It is asked again before each renewal. It
-	// may take until ctx ends, after 10 s, for which a handshake does not wait longer than WaitFirst. It is called by
-	// several goroutines at once, at most 16, and its answers are remembered for a minute.
+	// may take until ctx ends, after 10 s, for which a handshake does not wait longer than WaitFirst. It
+	// is called by several goroutines at once, at most 16, and its answers are remembered for a minute.
 	OnDemand func(ctx context.Context, name string) error
 
 	// OnDemandPerMinute is how many certificates may be ordered on demand in a minute, over all names;

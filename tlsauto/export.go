@@ -9,8 +9,8 @@ import (
 )
 
 // StoredCertificate returns the certificate for exactly these names, in any order, that a [Manager] with
-// the same Issuers has stored last, or one that has
-// not expired before one that has: for another program that is to have it, with its private key. The error wraps [ErrNotFound] if there is none.
+// the same Issuers has stored last, or, if that has expired, one that has not: for another program that is
+// to have it, with its private key. The error wraps [ErrNotFound] if there is none.
 func StoredCertificate(ctx context.Context, store Store, issuers []Issuer, names ...string) (*tls.Certificate, error) {
 	if len(names) == 0 {
 		return nil, errors.New("tlsauto: read a certificate: no name is given")
