@@ -154,7 +154,10 @@ func (r *Replica) awaitStart(ctx context.Context) error {
 		case state == Refusing || state == Fenced:
 			return r.refusal()
 		case tired && !leased && !locked:
-			r.cfg.Logger.Warn("backup: the replica cannot be reached yet", "why", why)
+			if why == "" {
+				why = "no sign of life yet"
+			}
+			r.cfg.Logger.Warn("backup: replication does not run yet", "why", why)
 			return nil
 		}
 		select {

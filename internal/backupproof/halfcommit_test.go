@@ -1,11 +1,11 @@
 package backupproof_test
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
 	"errors"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -50,6 +50,7 @@ func TestHalfCommit(t *testing.T) {
 func (p *proof) halfCommit() {
 	p.Helper()
 	pid := p.app.cmd.Process.Pid
+	defer kill(p.T, pid, syscall.SIGCONT)
 	before := p.points()
 	for {
 		kill(p.T, pid, syscall.SIGSTOP)
@@ -61,7 +62,6 @@ func (p *proof) halfCommit() {
 		kill(p.T, pid, syscall.SIGCONT) // it was at work
 		p.app.awaitCommits(p.T, 1)
 	}
-	defer kill(p.T, pid, syscall.SIGCONT)
 	patience := time.NewTimer(time.Second)
 	defer patience.Stop()
 	tick := time.NewTicker(100 * time.Millisecond)
@@ -120,7 +120,8 @@ func (p *proof) forgeLog() {
 			p.Fatal(err)
 		}
 	}
-	db, err := sqlite.Open(p.Context(), scratch, sqlite.Options{Replicated: true}) // the log is left alone
+	// However long the log is, it is left alone.
+	db, err := sqlite.Open(p.Context(), scratch, sqlite.Options{Replicated: true, Checkpoint: math.MaxInt32})
 	if err != nil {
 		p.Fatal(err)
 	}
@@ -142,7 +143,7 @@ func (p *proof) forgeLog() {
 	for same < min(len(log), len(forged)) && log[same] == forged[same] {
 		same++
 	}
-	if !bytes.Equal(log[:32], forged[:32]) {
+	if same < min(len(log), 32) { // the header
 		p.Fatal("the copy of the log began anew")
 	}
 	file, err := os.OpenFile(p.orders.Database+"-wal", os.O_WRONLY, 0)
