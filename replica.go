@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"sync"
 
 	"github.com/bedplate/bedplate/sqlite"
 )
@@ -20,7 +21,8 @@ type Replica interface {
 	// Start begins to copy the open database at path, which exec knows as schema.
 	Start(ctx context.Context, path, schema string, exec func(ctx context.Context, query string, args ...any) error) error
 
-	// Close copies what is left. It is called after the database was closed.
+	// Close copies what is left, which may take long. It is called after the database was closed,
+	// of all replicas at the same time.
 	Close() error
 }
 
@@ -92,9 +94,11 @@ func (b *Backend) exec(ctx context.Context, query string, args ...any) error {
 }
 
 func (b *Backend) closeReplicas() error {
-	var errs []error
-	for _, r := range b.replicas {
-		errs = append(errs, r.Close())
+	errs := make([]error, len(b.replicas))
+	var closing sync.WaitGroup
+	for i, r := range b.replicas {
+		closing.Go(func() { errs[i] = r.Close() })
 	}
+	closing.Wait()
 	return errors.Join(errs...)
 }

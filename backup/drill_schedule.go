@@ -97,7 +97,7 @@ func (d *driller) due(started time.Time, cfg Config) time.Duration {
 		pause = min(pause, retry, mostDrillRetry)
 	}
 	next := d.result.At.Add(d.result.Duration).Add(pause)
-	if d.result.Error == "" && next.Sub(now) > pause { // the clock was set back
+	if next.Sub(now) > pause+clockSlack { // the clock was set back
 		next = now
 	}
 	if next.Before(first) {

@@ -135,7 +135,7 @@ func integrityCheck(ctx context.Context, db *sql.DB) error {
 
 // install puts scratch in a claimed place where nothing is, or an empty file. When somebody has
 // made a database there meanwhile, nothing changes and the error is fs.ErrExist.
-func (c Config) install(scratch, path string) error {
+func (c Config) install(scratch, path string) (err error) {
 	exists, err := hasContent(path)
 	if err == nil && exists {
 		err = fmt.Errorf("%s: %w", path, fs.ErrExist)
@@ -144,11 +144,17 @@ func (c Config) install(scratch, path string) error {
 		return err
 	}
 	stamp := c.stamp()
+	var aside renames
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, aside.undo())
+		}
+	}()
 	// An orphaned log or journal would be taken for that of the new file.
-	if err := moveBeside(path, path+stamp); err != nil {
+	if err := aside.moveBeside(path, path+stamp); err != nil {
 		return err
 	}
-	if err := c.setAside(path, stamp); err != nil {
+	if err := c.setAside(&aside, path, stamp); err != nil {
 		return err
 	}
 	if info, err := os.Stat(path); err == nil && info.Size() == 0 {
@@ -164,10 +170,12 @@ func (c Config) install(scratch, path string) error {
 			return err
 		}
 	}
+	aside = nil // it is done
 	return syncDir(path)
 }
 
-// replace puts scratch in the place of the database at path, and returns where that is kept.
+// replace puts scratch in the place of the database at path, and returns where that is kept. When
+// it fails, nothing has changed.
 func (c Config) replace(ctx context.Context, scratch, path string, force bool) (kept string, err error) {
 	stamp := c.stamp()
 	kept = path + stamp
@@ -176,20 +184,26 @@ func (c Config) replace(ctx context.Context, scratch, path string, force bool) (
 		defer func() { err = errors.Join(err, db.Close()) }()
 		err = seclude(ctx, db)
 	}
-	if err != nil {
-		if !force || errors.Is(err, ErrInUse) {
-			return "", err
-		}
-		// It is no database any more: what belongs to it goes with it.
-		if err := moveBeside(path, kept); err != nil {
-			return "", err
-		}
-	}
-	if err := c.setAside(path, stamp); err != nil {
+	broken := err != nil
+	if broken && (!force || errors.Is(err, ErrInUse)) {
 		return "", err
 	}
 	if err := os.Link(path, kept); err != nil {
 		return "", fmt.Errorf("keep the database that is replaced: %w", err)
+	}
+	var aside renames
+	defer func() {
+		if err != nil && kept == "" {
+			err = errors.Join(err, aside.undo(), os.Remove(path+stamp))
+		}
+	}()
+	if broken { // it is no database any more: what belongs to it goes with it
+		if err := aside.moveBeside(path, kept); err != nil {
+			return "", err
+		}
+	}
+	if err := c.setAside(&aside, path, stamp); err != nil {
+		return "", err
 	}
 	if err := os.Rename(scratch, path); err != nil {
 		return "", err
@@ -197,24 +211,45 @@ func (c Config) replace(ctx context.Context, scratch, path string, force bool) (
 	return kept, syncDir(path)
 }
 
+// setAside renames what a replicator has noted about the file that was at path. It may hold what
+// never reached the replica.
+func (c Config) setAside(aside *renames, path, stamp string) error {
+	state := filepath.Join(c.dirFor(path), stateDir)
+	return aside.rename(state, state+stamp)
+}
+
+// renames are files and directories that have other names now: the old one and the new one of each.
+type renames [][2]string
+
+// rename gives a file another name, if there is one.
+func (r *renames) rename(from, to string) error {
+	err := os.Rename(from, to)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err == nil:
+		*r = append(*r, [2]string{from, to})
+	}
+	return err
+}
+
 // moveBeside renames what is beside a database.
-func moveBeside(path, to string) error {
+func (r *renames) moveBeside(path, to string) error {
 	for _, suffix := range besideDatabase {
-		if err := os.Rename(path+suffix, to+suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := r.rename(path+suffix, to+suffix); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// setAside renames what a replicator has noted about the file that was at path. It may hold what
-// never reached the replica.
-func (c Config) setAside(path, stamp string) error {
-	state := filepath.Join(c.dirFor(path), stateDir)
-	if err := os.Rename(state, state+stamp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+// undo gives them their old names, the last one first.
+func (r renames) undo() error {
+	var errs []error
+	for _, names := range slices.Backward(r) {
+		errs = append(errs, os.Rename(names[1], names[0]))
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // stateDir is where Litestream notes what it has copied, below Config.Dir.

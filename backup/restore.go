@@ -30,6 +30,12 @@ type RestoreOptions struct {
 	// fs.ErrExist.
 	Replace bool
 
+	// Lease takes the lease of the replica before anything is read, as [Replica.RestoreIfMissing]
+	// does, for a copy that will be replicated from path: what another machine writes there in the
+	// meantime would be lost, so it is [ErrLeased] then. When a database is replaced that is always
+	// done. [RestoreFile] has no lease.
+	Lease bool
+
 	// Force, with Replace, also replaces a file that cannot be opened as a database, and one that
 	// belongs to another application by its application_id. Whether anybody has it open cannot be
 	// told then.
@@ -72,8 +78,11 @@ func (r *Replica) restore(ctx context.Context, path string, o RestoreOptions) (r
 		return res, errors.New("a transaction and a time are given")
 	}
 	cfg := r.cfg
-	running := r.replicatesOther(path)
-	if running {
+	elsewhere := r.replicatesOther(path) || cfg.dirOfOther(path)
+	switch {
+	case elsewhere && o.Lease:
+		return res, errors.New("the replica is that of another database, which is there")
+	case elsewhere:
 		cfg.Dir = "" // which is that of the other database
 	}
 	p, err := cfg.claim(ctx, path, o)
@@ -81,7 +90,7 @@ func (r *Replica) restore(ctx context.Context, path string, o RestoreOptions) (r
 		return res, err
 	}
 	defer p.release()
-	if !p.exists || running {
+	if elsewhere || !p.exists && !o.Lease {
 		return p.put(ctx, o, r.fetcher(o), ctx.Err)
 	}
 	err = r.underLease(ctx, path, false, func(ctx context.Context, sure func() error) error {
@@ -120,6 +129,9 @@ func restoreFile(ctx context.Context, cfg Config, from, path string, o RestoreOp
 	path, err := databasePath(path)
 	if err != nil {
 		return Restored{}, err
+	}
+	if cfg.dirOfOther(path) {
+		cfg.Dir = ""
 	}
 	p, err := cfg.claim(ctx, path, o)
 	if err != nil {
@@ -278,7 +290,7 @@ func (r *Replica) restoreIfMissing(ctx context.Context, path string, check func(
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return false, err
 	}
-	res, err := r.restoreMissing(ctx, path, RestoreOptions{Check: check})
+	res, err := r.restore(ctx, path, RestoreOptions{Check: check, Lease: true})
 	switch {
 	case errors.Is(err, ErrNoBackup):
 		r.cfg.Logger.Info("backup: nothing to restore, a new database begins", "path", path)
@@ -293,20 +305,6 @@ func (r *Replica) restoreIfMissing(ctx context.Context, path string, check func(
 	}
 	r.cfg.Logger.Info("backup: restored", "path", path, "txid", res.TXID, "time", res.Time, "bytes", res.Bytes, "duration", res.Duration)
 	return true, nil
-}
-
-func (r *Replica) restoreMissing(ctx context.Context, path string, o RestoreOptions) (res Restored, err error) {
-	p, err := r.cfg.claim(ctx, path, o)
-	if err != nil {
-		return res, err
-	}
-	defer p.release()
-	// What another machine copies there while this one reads would be lost.
-	err = r.underLease(ctx, path, false, func(ctx context.Context, sure func() error) error {
-		res, err = p.put(ctx, o, r.fetcher(o), sure)
-		return err
-	})
-	return res, err
 }
 
 // hasContent reports whether there is a database at path. An empty file is none: that is what a

@@ -10,9 +10,16 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/bedplate/bedplate/backup"
 	"github.com/bedplate/bedplate/sqlite"
+)
+
+// patience bounds what is waited for, and finalSync a last sync, on the slowest machine.
+const (
+	patience  = 2 * time.Minute
+	finalSync = time.Minute
 )
 
 // makeDatabase makes a database in WAL mode with one table of n rows, closed.

@@ -4,8 +4,8 @@ import (
 	"time"
 )
 
-// clockSlack is how far in the future a snapshot may have been taken by a clock that was set back
-// since.
+// clockSlack is how far in the future a snapshot may have been taken, or a trial restore been over,
+// by a clock that was set back since.
 const clockSlack = time.Minute
 
 // surplus returns those of the snapshots, which are sorted newest first, that are not to be kept.

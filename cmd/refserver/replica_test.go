@@ -62,6 +62,11 @@ func TestServerRestores(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(data, "main.db")); err == nil {
 		t.Error("a new database was made")
 	}
+	// What is put in its place by hand is under the lease, with which the server goes on.
+	command(t, config, "", "restore", "--database=other")
+	if _, err := os.Stat(filepath.Join(data, "other.db-replica", "lease.json")); err != nil {
+		t.Error(err)
+	}
 	s = startHere(t, "listening", "serve", "--listen=127.0.0.1:0", "--config", config)
 	if got := s.list(t, "things") + "|" + s.list(t, "notes"); got != "a later|b" {
 		t.Errorf("restored %q\n%s", got, s.logs)

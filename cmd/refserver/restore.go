@@ -103,6 +103,7 @@ func (c *restoreCommand) restore(p *program, conf *config, database, path string
 	log := logger(p.stderr, slog.LevelInfo)
 	options := backup.RestoreOptions{
 		TXID: c.TXID, Timestamp: c.Timestamp, Replace: c.Replace, Force: c.Force, Check: conf.checkCopy(database),
+		Lease: path == conf.databaseFile(database),
 	}
 	if c.From != "" {
 		cfg, err := conf.replicaConfig(database, log)

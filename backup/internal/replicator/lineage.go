@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 
@@ -111,13 +112,15 @@ func (h *holder) remember(before *sight, generation int64, intended bool) error 
 	return replaceFile(filepath.Join(h.c.order.Dir, lineageFile), text)
 }
 
-// replicaDigest stands for a replica, whatever the credentials.
+// replicaDigest stands for a replica, whatever the credentials, and however its URL is written: what
+// is not taken for the same replica is forgotten.
 func replicaDigest(text string) string {
 	u, err := url.Parse(text)
 	if err != nil {
 		return ""
 	}
-	sum := sha256.Sum256([]byte(strings.Join([]string{u.Scheme, u.Host, u.Path, u.Query().Get("endpoint")}, "\n")))
+	endpoint := strings.TrimRight(strings.ToLower(u.Query().Get("endpoint")), "/")
+	sum := sha256.Sum256([]byte(strings.Join([]string{u.Scheme, strings.ToLower(u.Host), path.Clean("/" + u.Path), endpoint}, "\n")))
 	return hex.EncodeToString(sum[:16])
 }
 

@@ -28,11 +28,15 @@ type sureClient struct {
 // doubts are the objects of which the replica may have a part only. They outlive Litestream when it
 // is closed and opened again.
 type doubts struct {
+	clearing chan struct{} // one slot: some are being deleted
+
 	mu      sync.Mutex
 	objects map[object]bool
 }
 
-func newDoubts() *doubts { return &doubts{objects: map[object]bool{}} }
+func newDoubts() *doubts {
+	return &doubts{clearing: make(chan struct{}, 1), objects: map[object]bool{}}
+}
 
 func (d *doubts) has(o object) bool {
 	d.mu.Lock()
@@ -122,8 +126,15 @@ func (c *sureClient) awaitUploaded(ctx context.Context, txid ltx.TXID) error {
 	return nil
 }
 
-// clear deletes what is doubtful above level 0.
+// clear deletes what is doubtful above level 0. One does that at a time: what another level has
+// deleted and written again since must not be deleted once more.
 func (c *sureClient) clear(ctx context.Context) error {
+	select {
+	case c.doubts.clearing <- struct{}{}:
+		defer func() { <-c.doubts.clearing }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	names := c.doubts.above()
 	infos := make([]*ltx.FileInfo, 0, len(names))
 	for _, name := range names {
