@@ -28,7 +28,7 @@ func TestCanary(t *testing.T) {
 			t.Fatal(err)
 		}
 		for !r.Status().Proven.After(written) || r.Status().Lag > 0 {
-			if time.Since(written) > 20*time.Second {
+			if time.Since(written) > patience {
 				t.Fatalf("write %d is not proven: %+v", i+1, r.Status())
 			}
 			time.Sleep(10 * time.Millisecond)

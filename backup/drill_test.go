@@ -1,10 +1,12 @@
 package backup_test
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"database/sql/driver"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -36,7 +38,7 @@ func newDrillBench(t *testing.T) *drillBench {
 	dir := t.TempDir()
 	b := &drillBench{path: filepath.Join(dir, "app.db"), objects: filepath.Join(dir, "replica"), alarms: make(chan backup.Alarm, 100)}
 	b.cfg = backup.Config{
-		URL: "file://" + b.objects, SyncInterval: 100 * time.Millisecond, DrillInterval: -1,
+		URL: "file://" + b.objects, SyncInterval: 100 * time.Millisecond, DrillInterval: -1, FinalSync: finalSync,
 		OnAlarm: func(a backup.Alarm) { b.alarms <- a },
 	}
 	db, err := sql.Open("bedplate", b.path+"?_journal_mode=WAL&_busy_timeout=20000&_txlock=immediate")
@@ -71,18 +73,22 @@ func (b *drillBench) start(t *testing.T) *backup.Replica {
 	if err := r.Start(t.Context(), b.path, "", nil); err != nil {
 		t.Fatal(err)
 	}
+	drillUntil(t, "replication", func() bool { return r.Status().State == backup.Replicating })
 	return r
 }
 
 // scratch is where drills restore to.
 func (b *drillBench) scratch() string { return filepath.Join(b.path+"-replica", "drill") }
 
-// write makes transactions until the test ends.
-func (b *drillBench) write(t *testing.T, done func(took time.Duration)) {
+// write makes transactions until the test ends, and tells when each was begun.
+func (b *drillBench) write(t *testing.T, done func(began time.Time)) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var writing sync.WaitGroup
 	writing.Go(func() {
+		tick := time.NewTicker(time.Millisecond) // or the log would be as long as the machine is fast
+		defer tick.Stop()
 		for ctx.Err() == nil {
+			<-tick.C
 			began := time.Now()
 			tx, err := b.db.BeginTx(ctx, nil)
 			if err == nil {
@@ -94,7 +100,7 @@ func (b *drillBench) write(t *testing.T, done func(took time.Duration)) {
 				t.Errorf("write: %v", err)
 				return
 			}
-			done(time.Since(began))
+			done(began)
 		}
 	})
 	t.Cleanup(func() { cancel(); writing.Wait() })
@@ -102,11 +108,21 @@ func (b *drillBench) write(t *testing.T, done func(took time.Duration)) {
 
 func drillUntil(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(60 * time.Second); !cond(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !cond(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain: %s", what)
 		}
 	}
+}
+
+// standsStill reports whether a process that was told to stop has, with all its threads: on a busy
+// machine that takes a while.
+func standsStill(pid int) bool {
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid)) // elsewhere there are none
+	return !slices.ContainsFunc(threads, func(file string) bool {
+		stat, err := os.ReadFile(file)
+		return err == nil && !bytes.Contains(stat, []byte(") T "))
+	})
 }
 
 func TestDrillUnderLoad(t *testing.T) {
@@ -114,7 +130,7 @@ func TestDrillUnderLoad(t *testing.T) {
 	b := newDrillBench(t)
 	r := b.start(t)
 	var writes atomic.Int64
-	b.write(t, func(time.Duration) { writes.Add(1) })
+	b.write(t, func(time.Time) { writes.Add(1) })
 	for range 3 {
 		before := writes.Load()
 		drillUntil(t, "writes", func() bool { return writes.Load() > before+10 })
@@ -127,7 +143,7 @@ func TestDrillUnderLoad(t *testing.T) {
 		if res.TXID == 0 || res.Error != "" || res.Tables < 4 || res.Rows < 1000 || res.Bytes < 100_000 {
 			t.Errorf("result: %+v", res)
 		}
-		if res.Restore <= 0 || res.Stall <= 0 || res.Duration < res.Restore || res.Stall > 10*time.Second {
+		if res.Restore <= 0 || res.Stall <= 0 || res.Duration < res.Restore || res.Duration < res.Stall {
 			t.Errorf("times: %+v", res)
 		}
 		if last := r.Status().Drill; last == nil || *last != res {
@@ -165,39 +181,50 @@ func TestDrillSchemas(t *testing.T) {
 	}
 }
 
+// level returns the objects of a level of the replica.
+func (b *drillBench) level(t *testing.T, level string) []string {
+	t.Helper()
+	objects, err := filepath.Glob(filepath.Join(b.objects, "ltx", level, "*.ltx"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return objects
+}
+
 // TestDrillDamage damages everything in the replica, and heals it.
 func TestDrillDamage(t *testing.T) {
 	t.Parallel()
 	b := newDrillBench(t)
+	b.cfg.AlarmAfter = patience // the only alarm is that of a drill
 	r := b.start(t)
 	if err := r.WaitReplicated(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	var objects []string
-	flip := func() {
-		for _, name := range objects {
-			content, err := os.ReadFile(name)
-			if err != nil {
-				t.Fatal(err)
-			}
-			content[len(content)/2] ^= 4
-			if err := os.WriteFile(name, content, 0o600); err != nil {
-				t.Fatal(err)
-			}
+	drillUntil(t, "a snapshot, which holds the same as other objects", func() bool { return len(b.level(t, "9")) > 0 })
+	flip := func(name string) {
+		content, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		content[len(content)/2] ^= 4
+		if err := os.WriteFile(name, content, 0o600); err != nil {
+			t.Fatal(err)
 		}
 	}
-	drillUntil(t, "a snapshot, which holds the same as other objects", func() bool {
-		objects = nil
-		_ = filepath.WalkDir(b.objects, func(path string, _ fs.DirEntry, err error) error {
-			if err == nil && strings.HasSuffix(path, ".ltx") {
-				objects = append(objects, path)
+	var damaged []string
+	var res backup.DrillResult
+	var err error
+	// Now and then what is damaged becomes a part of a larger object, which is sound.
+	for merged, more := 0, true; more; more = err == nil && len(b.level(t, "[1-8]")) > merged {
+		merged = len(b.level(t, "[1-8]"))
+		for _, name := range b.level(t, "*") {
+			if !slices.Contains(damaged, name) {
+				damaged = append(damaged, name)
+				flip(name)
 			}
-			return nil // what is renamed meanwhile is there the next time
-		})
-		return slices.ContainsFunc(objects, func(path string) bool { return filepath.Base(filepath.Dir(path)) == "9" })
-	})
-	flip()
-	res, err := r.Drill(t.Context())
+		}
+		res, err = r.Drill(t.Context())
+	}
 	if !errors.Is(err, backup.ErrCorrupt) || res.Error == "" {
 		t.Fatalf("a drill on a damaged replica: %+v, %v", res, err)
 	}
@@ -205,7 +232,9 @@ func TestDrillDamage(t *testing.T) {
 	if !strings.Contains(alarm.Text, res.Error) || alarm.Over {
 		t.Errorf("alarm: %+v", alarm)
 	}
-	flip()
+	for _, name := range damaged {
+		flip(name)
+	}
 	if _, err := r.Drill(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -220,7 +249,7 @@ func TestDrillDiffers(t *testing.T) {
 	for _, c := range []struct{ name, statement, want string }{
 		{"value", `UPDATE entry SET n = n + 1 WHERE id = 500`, `table "entry" has other content, in as many rows, 1000`},
 		{"row", `DELETE FROM pair WHERE a = 'entry 7'`, `table "pair" has 999 rows instead of 1000`},
-		{"table", `DROP TABLE pair`, `table "pair" with 1000 rows is missing`},
+		{"table", `DROP TABLE IF EXISTS pair`, `table "pair" with 1000 rows is missing`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -228,7 +257,8 @@ func TestDrillDiffers(t *testing.T) {
 			var opened atomic.Int64
 			b.cfg.Open = func(path string) (*sql.DB, error) {
 				db, err := sql.Open("bedplate", path)
-				if err == nil && filepath.Dir(path) == b.scratch() && opened.Add(1) == 1 {
+				if err == nil && filepath.Dir(path) == b.scratch() {
+					opened.Add(1)
 					_, err = db.Exec(c.statement)
 				}
 				return db, err
@@ -245,12 +275,22 @@ func TestDrillDiffers(t *testing.T) {
 	}
 }
 
-// TestDrillLetsWritersGo stops the replicator when writers are locked out.
+// TestDrillLetsWritersGo stops the replicator when writers are locked out, until they are not.
 func TestDrillLetsWritersGo(t *testing.T) {
 	t.Parallel()
 	b := newDrillBench(t)
-	var pid atomic.Int64
-	stop := sync.OnceFunc(func() { _ = syscall.Kill(int(pid.Load()), syscall.SIGSTOP) })
+	var pid int
+	var stopped atomic.Pointer[time.Time]
+	stop := sync.OnceFunc(func() {
+		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+			t.Error(err)
+		}
+		for deadline := time.Now().Add(patience); !standsStill(pid) && time.Now().Before(deadline); {
+			time.Sleep(time.Millisecond)
+		}
+		now := time.Now()
+		stopped.Store(&now)
+	})
 	b.cfg.Open = func(path string) (*sql.DB, error) {
 		return sql.OpenDB(&drillConnector{path, func(query string) {
 			if query == "BEGIN IMMEDIATE" && path == b.path {
@@ -259,18 +299,21 @@ func TestDrillLetsWritersGo(t *testing.T) {
 		}}), nil
 	}
 	r := b.start(t)
-	pid.Store(int64(r.Status().PID))
-	b.write(t, func(took time.Duration) {
-		if took > 500*time.Millisecond {
-			_ = syscall.Kill(int(pid.Load()), syscall.SIGCONT)
+	if pid = r.Status().PID; pid == 0 {
+		t.Fatal("there is no replicator")
+	}
+	b.write(t, func(began time.Time) {
+		if locked := stopped.Load(); locked != nil && began.After(*locked) {
+			_ = syscall.Kill(pid, syscall.SIGCONT) // which may be over
 		}
 	})
 	res, err := r.Drill(t.Context())
 	if err != nil {
 		t.Error(err)
 	}
-	if res.Stall < time.Second || res.Stall > 3*time.Second {
-		t.Errorf("writers stood for %v, want a second", res.Stall)
+	// A replicator that does not answer is ended some day, which lets writers go, too.
+	if n := r.Status().Restarts; res.Stall < time.Second || n > 0 {
+		t.Errorf("writers stood for %v, want a second; the replicator was ended %d times", res.Stall, n)
 	}
 }
 
@@ -369,7 +412,9 @@ func TestDrillEnds(t *testing.T) {
 	closing := sync.OnceFunc(func() { go func() { closed <- r.Close() }() })
 	interrupt.Store(func() {
 		closing()
-		drillUntil(t, "Close", func() bool { return errors.Is(r.WaitReplicated(t.Context()), backup.ErrClosed) })
+		for !errors.Is(r.WaitReplicated(t.Context()), backup.ErrClosed) && t.Context().Err() == nil {
+			time.Sleep(time.Millisecond)
+		}
 	})
 	if _, err := r.Drill(t.Context()); !errors.Is(err, backup.ErrClosed) {
 		t.Errorf("with a Close meanwhile: %v", err)

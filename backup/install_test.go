@@ -255,7 +255,7 @@ func TestRestoreFileOnlyWhole(t *testing.T) {
 				if err == nil || !strings.Contains(err.Error(), tt.text) {
 					t.Errorf("error %v", err)
 				}
-			case <-time.After(20 * time.Second):
+			case <-time.After(patience):
 				t.Fatal("it hangs")
 			}
 			if got := names(t, filepath.Dir(path)); got != "" {

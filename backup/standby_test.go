@@ -20,7 +20,7 @@ import (
 func leftReplica(t *testing.T) *live {
 	t.Helper()
 	l := newLive(t)
-	l.cfg.LeaseTTL = 6 * time.Second // replicators start slowly on a busy machine
+	l.cfg.LeaseTTL = 10 * time.Second // replicators start slowly on a busy machine
 	r := l.start()
 	l.exec("INSERT INTO t (v) VALUES ('x')")
 	if _, err := r.Sync(t.Context()); err != nil {
@@ -121,7 +121,7 @@ func TestPromoteLosesLease(t *testing.T) {
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(30 * time.Second):
+		case <-time.After(patience):
 			t.Error("it does not notice")
 		}
 		return nil // sees nothing wrong

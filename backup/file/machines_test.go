@@ -23,7 +23,9 @@ type machine struct {
 
 func (m *machine) replica(ctx context.Context) *backup.Replica {
 	m.t.Helper()
-	r, err := backup.New(backup.Config{URL: m.url, Logger: slog.New(slog.NewTextHandler(m.t.Output(), nil))})
+	r, err := backup.New(backup.Config{
+		URL: m.url, FinalSync: time.Minute, Logger: slog.New(slog.NewTextHandler(m.t.Output(), nil)),
+	})
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -45,8 +47,12 @@ func (m *machine) write(ctx context.Context) (rows int, err error) {
 	if _, err := db.ExecContext(ctx, "CREATE TABLE IF NOT EXISTS t (id INTEGER PRIMARY KEY)"); err != nil {
 		return 0, err
 	}
-	if err := r.Start(ctx, m.path, "", nil); err != nil {
-		return 0, err
+	err = r.Start(ctx, m.path, "", nil)
+	if err == nil { // on a slow machine, Start has not waited until it was refused
+		err = r.WaitReplicated(ctx)
+	}
+	if err != nil {
+		return 0, errors.Join(err, r.Close())
 	}
 	if _, err := db.ExecContext(ctx, "INSERT INTO t DEFAULT VALUES"); err != nil {
 		return 0, err
@@ -58,7 +64,7 @@ func (m *machine) write(ctx context.Context) (rows int, err error) {
 // A machine whose database is not the newest any more does not replicate over that of another one.
 func TestMachinesTakeTurns(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	url := "file://" + t.TempDir()
 	one := &machine{t, filepath.Join(t.TempDir(), "app.db"), url}

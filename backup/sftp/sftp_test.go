@@ -159,7 +159,7 @@ func serveConn(conn net.Conn, cfg *ssh.ServerConfig) {
 // roundTrip replicates a database to url, restores it, and replicates on.
 func roundTrip(t *testing.T, url string, credentials map[string]string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	path := filepath.Join(t.TempDir(), "app.db")
 	db, err := sql.Open(sqlite.DriverName, path+"?_journal_mode=WAL&_busy_timeout=10000&_synchronous=NORMAL")
@@ -171,7 +171,7 @@ func roundTrip(t *testing.T, url string, credentials map[string]string) {
 		t.Fatal(err)
 	}
 	cfg := backup.Config{
-		URL: url, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		URL: url, FinalSync: time.Minute, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		Credentials: func(context.Context) (map[string]string, error) { return credentials, nil },
 	}
 	rows := 0

@@ -10,6 +10,8 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -39,8 +41,14 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	flag.Parse()
+	if few := runtime.GOMAXPROCS(0); few < atATime && flag.Lookup("test.parallel").Value.String() == strconv.Itoa(few) {
+		_ = flag.Set("test.parallel", strconv.Itoa(atATime)) // they mostly wait
+	}
 	os.Exit(m.Run())
 }
+
+// atATime is how many tests run at the same time, at least, unless something else is said.
+const atATime = 4
 
 // orders are what an application is told.
 type orders struct {
@@ -48,7 +56,7 @@ type orders struct {
 	Life     int64 // which one it is
 	Bulk     int64 // bytes to fill in first
 	Writers  int
-	Pace     time.Duration // between the commits of a writer; 0: none
+	Pace     time.Duration // the least rest between the commits of a writer; 0: none
 	Restore  bool          // if the database is missing
 	Offline  bool          // there is no replica, and the log begins anew often
 
@@ -61,13 +69,16 @@ type orders struct {
 func (o orders) config(log *slog.Logger) backup.Config {
 	c := backup.Config{
 		URL: o.URL, SyncInterval: o.SyncInterval, SnapshotInterval: o.SnapshotInterval, Retention: o.Retention,
-		LeaseTTL: o.LeaseTTL, DrillInterval: -1, Logger: log,
+		LeaseTTL: o.LeaseTTL, DrillInterval: -1, FinalSync: finalSync, Logger: log,
 	}
 	if o.Credentials != nil {
 		c.Credentials = func(context.Context) (map[string]string, error) { return o.Credentials, nil }
 	}
 	return c
 }
+
+// finalSync is how long a last sync may take on the slowest machine, which is less than patience.
+const finalSync = time.Minute
 
 // A message is what an application tells: one of the fields. There is one a line.
 type message struct {
@@ -186,27 +197,23 @@ func openWith(ctx context.Context, path string, options sqlite.Options) (*sqlite
 	return db, nil
 }
 
+// longestRest is the longest pause between commits.
+const longestRest = 200 * time.Millisecond
+
 // write commits until ctx ends, and tells what is acknowledged.
 func write(ctx context.Context, db *sqlite.DB, o orders, last *atomic.Int64) error {
-	var tick <-chan time.Time
-	if o.Pace > 0 {
-		ticker := time.NewTicker(o.Pace)
-		defer ticker.Stop()
-		tick = ticker.C
-	} else {
-		always := make(chan time.Time)
-		close(always)
-		tick = always
-	}
+	rest := time.NewTimer(0)
+	defer rest.Stop()
 	for {
 		select {
-		case <-tick:
+		case <-rest.C:
 		case <-ctx.Done():
 			return nil
 		}
 		if ctx.Err() != nil {
 			return nil
 		}
+		began := time.Now()
 		var n int64
 		err := db.Update(context.Background(), func(tx *sqlite.Tx) (err error) {
 			n, err = commit(context.Background(), tx, o.Life)
@@ -219,6 +226,11 @@ func write(ctx context.Context, db *sqlite.DB, o orders, last *atomic.Int64) err
 			before = last.Load()
 		}
 		say(message{Commit: &acknowledged{n, time.Now()}})
+		if o.Pace > 0 { // on a slow machine, too, others get their turn
+			rest.Reset(max(o.Pace, min(4*time.Since(began), longestRest)))
+		} else {
+			rest.Reset(0)
+		}
 	}
 }
 
@@ -240,7 +252,7 @@ func tellStatus(ctx context.Context, replica *backup.Replica) {
 func listen(replica *backup.Replica, last *atomic.Int64) {
 	lines := bufio.NewScanner(os.Stdin)
 	for lines.Scan() {
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		answer := synced{Up: last.Load()}
 		if err := replica.WaitReplicated(ctx); err != nil {
 			answer.Error = err.Error()

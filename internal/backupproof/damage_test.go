@@ -280,7 +280,7 @@ func writeReplica(t *testing.T) (r *replicaDir, last int64) {
 // snapshot of more than the first transaction.
 func (s *service) awaitObjects(dir string) {
 	s.t.Helper()
-	s.await("there are all kinds of objects", 40*time.Second, func() bool {
+	s.await("there are all kinds of objects", func() bool {
 		levels := map[int]bool{}
 		for _, o := range openReplica(s.t, dir).objects {
 			levels[o.level] = levels[o.level] || o.level != 9 || o.to > 1

@@ -118,7 +118,7 @@ func (p *proof) start() {
 	o := p.orders
 	o.Life = p.lives
 	if !*full {
-		o.Pace = []time.Duration{time.Millisecond, 2 * time.Millisecond, 5 * time.Millisecond}[rand.IntN(3)]
+		o.Pace = []time.Duration{2 * time.Millisecond, 5 * time.Millisecond, 10 * time.Millisecond}[rand.IntN(3)]
 	}
 	p.app = start(p.T, o)
 }
@@ -137,8 +137,8 @@ func (p *proof) killReplicator() string {
 func (p *proof) suspend() string {
 	pid := p.replicator()
 	kill(p.T, pid, syscall.SIGSTOP)
-	p.app.awaitCommits(p.T, 200+rand.IntN(1000))
-	kill(p.T, pid, syscall.SIGCONT)
+	p.app.awaitCommits(p.T, 200+rand.IntN(500))
+	kill(p.T, pid, syscall.SIGCONT) // if it was not taken for stuck and ended
 	return p.restoreRunning()
 }
 
@@ -157,10 +157,7 @@ func (p *proof) killApplication() string {
 func (p *proof) killBoth() string {
 	pid := p.replicator()
 	now := time.Now()
-	kill(p.T, pid, syscall.SIGKILL)
-	life := p.app.kill()
-	p.ended(p.app, life)
-	awaitGone(p.T, pid)
+	life := p.killTogether(pid)
 	p.source()
 	lost := "nothing is lost with the machine"
 	if n := p.restore(); n < p.last {
@@ -169,6 +166,17 @@ func (p *proof) killBoth() string {
 	p.start()
 	p.app.awaitReplicator(p.T, 0)
 	return lost + ", " + p.restoreRunning()
+}
+
+// killTogether kills the application and its replicator, and returns what the application has told.
+func (p *proof) killTogether(replicator int) told {
+	p.Helper()
+	kill(p.T, p.app.cmd.Process.Pid, syscall.SIGSTOP) // or it might start another one in between
+	kill(p.T, replicator, syscall.SIGKILL)
+	life := p.app.kill()
+	p.ended(p.app, life)
+	awaitGone(p.T, replicator)
+	return life
 }
 
 func (p *proof) replaceKilled() string {
@@ -371,9 +379,13 @@ func (l told) age(n int64, now time.Time) time.Duration {
 	return now.Sub(oldest)
 }
 
+// kill sends a signal to a process, which may have ended by itself.
 func kill(t *testing.T, pid int, signal syscall.Signal) {
 	t.Helper()
-	if err := syscall.Kill(pid, signal); err != nil {
+	if pid == 0 { // that would be this one
+		t.Fatalf("send %v: there is no process", signal)
+	}
+	if err := syscall.Kill(pid, signal); err != nil && !errors.Is(err, syscall.ESRCH) {
 		t.Errorf("send %v to %d: %v", signal, pid, err)
 	}
 }

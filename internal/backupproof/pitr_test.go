@@ -17,10 +17,6 @@ import (
 
 var points = flag.Int("points", 12, "to how many points in time to restore")
 
-// pointLimit is how much older than what was wanted a restored state may be, beyond the interval
-// between copies.
-const pointLimit = time.Second
-
 // TestPointsInTime restores to random times and transactions while the application goes on.
 func TestPointsInTime(t *testing.T) {
 	if testing.Short() {
@@ -152,13 +148,12 @@ func (h *history) restoreTime(at time.Time) {
 	if made, ok := h.times(n); ok && made.began.After(at.Add(time.Millisecond)) { // times are truncated to that
 		h.t.Errorf("to %v: commit %d was begun %v later", at, n, made.began.Sub(at))
 	}
-	next, ok := h.times(n + 1)
-	if !ok {
-		return
+	if next, ok := h.times(n + 1); ok {
+		h.oldest = max(h.oldest, at.Sub(next.ended))
 	}
-	age := at.Sub(next.ended)
-	h.oldest = max(h.oldest, age)
-	if limit := copyEvery + pointLimit; age > limit {
-		h.t.Errorf("to %v: commit %d is missing, which was acknowledged %v before, at most %v is allowed", at, n+1, age, limit)
+	for _, m := range h.marks {
+		if m.txid <= res.TXID && m.n > n || m.txid >= res.TXID && m.n < n {
+			h.t.Errorf("to %v: commit %d is the last of transaction %d, but %d that of %d", at, n, res.TXID, m.n, m.txid)
+		}
 	}
 }

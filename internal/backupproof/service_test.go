@@ -64,6 +64,9 @@ func serve(t *testing.T, path string, pace time.Duration, cfg backup.Config) *se
 		s.alarms = append(s.alarms, raised{a, time.Now()})
 	}
 	cfg.DrillInterval = -1
+	if cfg.FinalSync == 0 {
+		cfg.FinalSync = finalSync
+	}
 	var err error
 	if s.replica, err = backup.New(cfg); err != nil {
 		t.Fatal(err)
@@ -174,9 +177,9 @@ func (s *service) between(from, to time.Time) []time.Duration {
 }
 
 // await waits until done reports true.
-func (s *service) await(what string, limit time.Duration, done func() bool) {
+func (s *service) await(what string, done func() bool) {
 	s.t.Helper()
-	timeout := time.NewTimer(limit)
+	timeout := time.NewTimer(patience)
 	defer timeout.Stop()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -184,7 +187,7 @@ func (s *service) await(what string, limit time.Duration, done func() bool) {
 		select {
 		case <-tick.C:
 		case <-timeout.C:
-			s.t.Fatalf("waiting until %s: not within %v; %+v", what, limit, s.replica.Status())
+			s.t.Fatalf("waiting until %s: not within %v; %+v", what, patience, s.replica.Status())
 		}
 	}
 }
@@ -198,25 +201,25 @@ func (s *service) awaitCommits(n int64) {
 		return int64(len(s.commits))
 	}
 	until := made() + n
-	s.await(fmt.Sprintf("%d commits are made", n), patience, func() bool { return made() >= until })
+	s.await(fmt.Sprintf("%d commits are made", n), func() bool { return made() >= until })
 }
 
-// awaitAlarm waits for an alarm after the given time, or for its end, and returns when it was told.
-func (s *service) awaitAlarm(since time.Time, over bool, limit time.Duration) time.Time {
+// awaitAlarm waits until there is an alarm, or none any more, and returns when that was told.
+func (s *service) awaitAlarm(there bool) (at time.Time) {
 	s.t.Helper()
 	what := "there is an alarm"
-	if over {
+	if !there {
 		what = "the alarm is over"
 	}
-	var at time.Time
-	s.await(what, limit, func() bool {
+	s.await(what, func() bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		i := slices.IndexFunc(s.alarms, func(a raised) bool { return a.at.After(since) && a.Over == over })
-		if i >= 0 {
-			at = s.alarms[i].at
+		if len(s.alarms) == 0 {
+			return false
 		}
-		return i >= 0
+		last := s.alarms[len(s.alarms)-1]
+		at = last.at
+		return last.Over != there
 	})
 	return at
 }

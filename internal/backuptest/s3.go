@@ -29,18 +29,17 @@ const bucket = "bucket"
 // If-Match and If-None-Match, and accepts only the newest of its credentials. It is safe for
 // concurrent use. Create it with [NewS3].
 type S3 struct {
-	tb      testing.TB
-	store   *s3mem.Backend
-	next    http.Handler
-	address string
-	ctx     context.Context // ends with the test
+	tb    testing.TB
+	store *s3mem.Backend
+	next  http.Handler
+	door  *door
+	ctx   context.Context // ends with the test
 
 	conditional sync.Mutex // held by requests that compare and change
 
 	mu       sync.Mutex
-	server   *http.Server // nil while it is down
-	key      int          // number of the accepted credentials
-	fault    *fault       // nil: none
+	key      int    // number of the accepted credentials
+	fault    *fault // nil: none
 	requests map[Kind]int
 }
 
@@ -48,16 +47,27 @@ type S3 struct {
 func NewS3(tb testing.TB) *S3 {
 	tb.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &S3{tb: tb, store: s3mem.New(), address: "127.0.0.1:0", ctx: ctx, requests: map[Kind]int{}}
+	s := &S3{tb: tb, store: s3mem.New(), ctx: ctx, requests: map[Kind]int{}}
 	if err := s.store.CreateBucket(bucket); err != nil {
 		tb.Fatal(err)
 	}
 	s.next = gofakes3.New(s.store, gofakes3.WithTimeSkewLimit(0)).Server()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatalf("S3 server: %v", err)
+	}
+	s.door = &door{Listener: listener, inside: map[net.Conn]struct{}{}}
+	server := &http.Server{
+		Handler: s, ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0),
+		BaseContext: func(net.Listener) context.Context { return s.ctx },
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = server.Serve(s.door) }) // until it is closed
 	tb.Cleanup(func() {
 		cancel() // of requests that hang
-		s.Down()
+		_ = server.Close()
+		serving.Wait()
 	})
-	s.Up()
 	return s
 }
 
@@ -68,7 +78,7 @@ func (s *S3) URL(prefix string) string {
 }
 
 // Endpoint returns the URL of the server.
-func (s *S3) Endpoint() string { return "http://" + s.address }
+func (s *S3) Endpoint() string { return "http://" + s.door.Addr().String() }
 
 // Credentials returns the environment variables with the credentials that are accepted now, for
 // backup.Config.
@@ -88,36 +98,11 @@ func (s *S3) Rotate() {
 // keyID is called with s.mu held.
 func (s *S3) keyID() string { return fmt.Sprintf("KEY%d", s.key) }
 
-// Down closes the listener and all connections: from now on they are refused.
-func (s *S3) Down() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.server != nil {
-		_ = s.server.Close() // connections die, which is the point
-		s.server = nil
-	}
-}
+// Down closes all connections. From now on new ones are closed, too, before anything is read.
+func (s *S3) Down() { s.door.set(true) }
 
-// Up ends Down: the server listens at its address again.
-func (s *S3) Up() {
-	s.tb.Helper()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.server != nil {
-		return
-	}
-	listener, err := net.Listen("tcp", s.address)
-	if err != nil {
-		s.tb.Fatalf("S3 server: %v", err)
-	}
-	s.address = listener.Addr().String()
-	server := &http.Server{
-		Handler: s, ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0),
-		BaseContext: func(net.Listener) context.Context { return s.ctx },
-	}
-	s.server = server
-	go func() { _ = server.Serve(listener) }() // until Down
-}
+// Up ends Down.
+func (s *S3) Up() { s.door.set(false) }
 
 // Requests returns how many requests of the given kinds have arrived, of all if there are none.
 func (s *S3) Requests(kinds ...Kind) (n int) {

@@ -3,8 +3,8 @@
 //
 // The test starts the reference server on an empty directory and lets 32 writers create records
 // over HTTP, each noting what it sent and what the server answered. At a random moment the
-// server gets SIGKILL and is started again on the same directory. It must be ready within two
-// seconds, and the database must hold every acknowledged record once and unchanged, nothing
+// server gets SIGKILL and is started again on the same directory. As a rule it must be ready within
+// two seconds, and the database must hold every acknowledged record once and unchanged, nothing
 // that nobody sent, and pass SQLite's integrity check. Then the writers go on, for as many
 // rounds as asked for:
 //

@@ -1,20 +1,26 @@
 package crash_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
 
+// patience bounds each thing that a test waits for.
+const patience = 2 * time.Minute
+
 // A server is one process of the reference server.
 type server struct {
-	address    string
+	address    string // of which it has told
 	client     *http.Client
 	readyAfter time.Duration // from the start of the process to the first good answer
 
@@ -35,22 +41,21 @@ func build(t *testing.T, dir string) string {
 	return binary
 }
 
-// start starts the server on data and waits until it is ready, which must not take longer than
-// limit. It is killed at the end of the test at the latest.
-func start(t *testing.T, binary, config, data string, limit time.Duration) *server {
+// start starts the server on data and waits until it is ready. It is killed at the end of the test
+// at the latest.
+func start(t *testing.T, binary, config, data string) *server {
 	t.Helper()
 	s := &server{
-		address: freeAddress(t),
-		client:  &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: writers}},
-		exited:  make(chan struct{}),
-		log:     filepath.Join(filepath.Dir(binary), "server.log"),
+		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: writers}},
+		exited: make(chan struct{}),
+		log:    filepath.Join(filepath.Dir(binary), "server.log"),
 	}
 	output, err := os.Create(s.log)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer output.Close()
-	s.cmd = exec.Command(binary, "serve", "--listen", s.address, "--data-dir", data, "--config", config)
+	s.cmd = exec.Command(binary, "serve", "--listen", "127.0.0.1:0", "--data-dir", data, "--config", config)
 	s.cmd.Stdout, s.cmd.Stderr = output, output
 
 	began := time.Now()
@@ -63,14 +68,12 @@ func start(t *testing.T, binary, config, data string, limit time.Duration) *serv
 	}()
 	t.Cleanup(s.kill)
 
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := s.awaitReady(ctx); err != nil {
 		t.Fatalf("start: %v\n%s", err, s.output())
 	}
-	if s.readyAfter = time.Since(began); s.readyAfter > limit {
-		t.Fatalf("ready after %v, want at most %v\n%s", s.readyAfter, limit, s.output())
-	}
+	s.readyAfter = time.Since(began)
 	return s
 }
 
@@ -78,17 +81,9 @@ func (s *server) awaitReady(ctx context.Context) error {
 	again := time.NewTicker(5 * time.Millisecond)
 	defer again.Stop()
 	for {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url("/readyz"), nil)
-		if err != nil {
-			return err
-		}
-		res, err := s.client.Do(req)
+		err := s.ready(ctx)
 		if err == nil {
-			_ = res.Body.Close()
-			if res.StatusCode == http.StatusOK {
-				return nil
-			}
-			err = fmt.Errorf("readyz answered %s", res.Status)
+			return nil
 		}
 		select {
 		case <-again.C:
@@ -98,6 +93,38 @@ func (s *server) awaitReady(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// ready finds out where the server listens and asks it whether it is ready.
+func (s *server) ready(ctx context.Context) error {
+	if s.address == "" {
+		text, err := os.ReadFile(s.log)
+		if err != nil {
+			return err
+		}
+		for line := range bytes.Lines(text) {
+			var entry struct{ Msg, URL string }
+			if json.Unmarshal(line, &entry) == nil && entry.Msg == "listening" {
+				s.address = strings.TrimPrefix(entry.URL, "http://")
+			}
+		}
+		if s.address == "" {
+			return errors.New("the server has not told its address")
+		}
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url("/readyz"), nil)
+	if err != nil {
+		return err
+	}
+	res, err := s.client.Do(req)
+	if err != nil {
+		return err
+	}
+	_ = res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return fmt.Errorf("readyz answered %s", res.Status)
+	}
+	return nil
 }
 
 // kill ends the process with SIGKILL and waits for its end. It may be called more than once.
@@ -116,16 +143,4 @@ func (s *server) output() string {
 		return err.Error()
 	}
 	return string(text[max(0, len(text)-4096):])
-}
-
-// freeAddress returns a loopback address that nobody listened on a moment ago.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	var lc net.ListenConfig
-	l, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }

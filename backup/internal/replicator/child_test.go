@@ -33,7 +33,7 @@ import (
 func init() { replicator.Run("faulty", replicator.Scheme{Client: newFaulty}) }
 
 // patience is how long anything may take here.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // A childProcess is a replicator that the test talks to as a program would.
 type childProcess struct {
@@ -225,7 +225,7 @@ func newSource(t *testing.T) *source {
 	s.order = wire.Order{
 		Mode: wire.Replicate, URL: "file://" + s.replica, Dir: filepath.Join(dir, "state"),
 		Database: filepath.Join(dir, "app.db"), SyncInterval: 50 * time.Millisecond,
-		SnapshotInterval: time.Hour, Retention: time.Hour, FinalSync: 10 * time.Second,
+		SnapshotInterval: time.Hour, Retention: time.Hour, FinalSync: patience / 2,
 	}
 	db, err := sql.Open("bedplate", s.order.Database+"?_journal_mode=WAL&_busy_timeout=10000&_synchronous=NORMAL")
 	if err != nil {

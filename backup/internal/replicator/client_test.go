@@ -122,55 +122,58 @@ func TestSlowStore(t *testing.T) {
 	t.Parallel()
 	const patience = 500 * time.Millisecond
 	t.Run("put", func(t *testing.T) {
-		t.Parallel()
-		c, g := bound(&silentStore{write: func(ctx context.Context, body io.Reader) error {
-			for range 10 {
-				if _, err := body.Read(make([]byte, 1)); err != nil {
-					return err
+		inBubble(t, func(t *testing.T) {
+			c, g := bound(&silentStore{write: func(ctx context.Context, body io.Reader) error {
+				for range 10 {
+					if _, err := body.Read(make([]byte, 1)); err != nil {
+						return err
+					}
+					select {
+					case <-time.After(patience / 4):
+					case <-ctx.Done():
+						return ctx.Err()
+					}
 				}
-				select {
-				case <-time.After(patience / 4):
-				case <-ctx.Done():
-					return ctx.Err()
-				}
+				return nil
+			}})
+			g.patience = patience
+			if _, err := c.WriteLTXFile(t.Context(), 0, 1, 1, strings.NewReader("0123456789")); err != nil {
+				t.Error(err)
 			}
-			return nil
-		}})
-		g.patience = patience
-		if _, err := c.WriteLTXFile(t.Context(), 0, 1, 1, strings.NewReader("0123456789")); err != nil {
-			t.Error(err)
-		}
+		})
 	})
 	t.Run("get", func(t *testing.T) {
-		t.Parallel()
-		c, g := bound(&silentStore{body: io.NopCloser(strings.NewReader("x"))})
-		g.patience = patience
-		body, err := c.OpenLTXFile(t.Context(), 0, 1, 1, 0, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(2 * patience) // nobody reads
-		if text, err := io.ReadAll(body); string(text) != "x" || err != nil {
-			t.Errorf("%q %v", text, err)
-		}
-		if err := body.Close(); err != nil {
-			t.Error(err)
-		}
-		if len(g.pending) != 0 {
-			t.Error("the request has no end")
-		}
+		inBubble(t, func(t *testing.T) {
+			c, g := bound(&silentStore{body: io.NopCloser(strings.NewReader("x"))})
+			g.patience = patience
+			body, err := c.OpenLTXFile(t.Context(), 0, 1, 1, 0, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(2 * patience) // nobody reads
+			if text, err := io.ReadAll(body); string(text) != "x" || err != nil {
+				t.Errorf("%q %v", text, err)
+			}
+			if err := body.Close(); err != nil {
+				t.Error(err)
+			}
+			if len(g.pending) != 0 {
+				t.Error("the request has no end")
+			}
+		})
 	})
 	t.Run("list", func(t *testing.T) {
-		t.Parallel()
-		c, g := bound(&silentStore{files: ltx.NewFileInfoSliceIterator([]*ltx.FileInfo{{MaxTXID: 1}, {MaxTXID: 2}})})
-		g.patience = patience
-		newest, err := newestOf(t.Context(), c, 0)
-		if err != nil || newest.MaxTXID != 2 {
-			t.Error(newest, err)
-		}
-		if len(g.pending) != 0 {
-			t.Error("the request has no end")
-		}
+		inBubble(t, func(t *testing.T) {
+			c, g := bound(&silentStore{files: ltx.NewFileInfoSliceIterator([]*ltx.FileInfo{{MaxTXID: 1}, {MaxTXID: 2}})})
+			g.patience = patience
+			newest, err := newestOf(t.Context(), c, 0)
+			if err != nil || newest.MaxTXID != 2 {
+				t.Error(newest, err)
+			}
+			if len(g.pending) != 0 {
+				t.Error("the request has no end")
+			}
+		})
 	})
 }
 

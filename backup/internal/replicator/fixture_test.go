@@ -1,7 +1,6 @@
 package replicator
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"database/sql"
@@ -11,8 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/benbjohnson/litestream"
@@ -22,6 +21,9 @@ import (
 
 	"github.com/bedplate/bedplate/backup/internal/wire"
 )
+
+// patience is how long anything may take here.
+const patience = 2 * time.Minute
 
 // A source is a database and its replica in a directory. Nothing runs by itself.
 type source struct {
@@ -200,58 +202,54 @@ type script struct {
 	t        *testing.T
 	commands chan wire.Command
 	events   chan wire.Event
-	finished sync.WaitGroup
 }
 
 func newScript(t *testing.T, client litestream.ReplicaClient, order wire.Order) *script {
 	t.Helper()
-	out, in, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
 	s := &script{t: t, commands: make(chan wire.Command), events: make(chan wire.Event, 10000)}
 	s.child = &child{
 		order: order, client: client, commands: s.commands,
-		events: newEventPipe(in), redact: newRedactor(wire.Order{}), log: slog.New(slog.DiscardHandler), quiet: slog.New(slog.DiscardHandler),
+		events: newEventPipe(eventLines(s.hear)), redact: newRedactor(wire.Order{}), log: slog.New(slog.DiscardHandler), quiet: slog.New(slog.DiscardHandler),
 	}
-	s.finished.Go(func() {
-		lines := bufio.NewReader(out)
-		for {
-			line, err := lines.ReadBytes('\n')
-			if err != nil {
-				close(s.events)
-				return
-			}
-			var e wire.Event
-			if err := json.Unmarshal(line, &e); err != nil {
-				t.Error(err)
-			}
-			select {
-			case s.events <- e:
-			default: // nobody looks
-			}
-		}
-	})
-	t.Cleanup(func() {
-		s.child.events.close(time.Second)
-		_ = in.Close()
-		s.finished.Wait()
-		_ = out.Close()
-	})
+	t.Cleanup(func() { s.child.events.close(patience) })
 	return s
+}
+
+// hear gets a line of events.
+func (s *script) hear(line []byte) {
+	var e wire.Event
+	if err := json.Unmarshal(line, &e); err != nil {
+		s.t.Error(err)
+	}
+	select {
+	case s.events <- e:
+	default: // nobody looks
+	}
+}
+
+// eventLines is a function that gets what is written.
+type eventLines func(line []byte)
+
+func (f eventLines) Write(line []byte) (int, error) {
+	f(line)
+	return len(line), nil
+}
+
+// inBubble runs a parallel test with time of its own: it does not depend on that of the machine.
+func inBubble(t *testing.T, test func(t *testing.T)) {
+	t.Helper()
+	t.Parallel()
+	synctest.Test(t, test)
 }
 
 // await returns the next event for which ok.
 func (s *script) await(what string, ok func(wire.Event) bool) wire.Event {
 	s.t.Helper()
-	timer := time.NewTimer(20 * time.Second)
+	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	for {
 		select {
-		case e, open := <-s.events:
-			if !open {
-				s.t.Fatalf("the end instead of %s", what)
-			}
+		case e := <-s.events:
 			if ok(e) {
 				return e
 			}

@@ -50,7 +50,7 @@ func isReady(e wire.Event) bool { return e.Kind == wire.Ready }
 // caughtUp sends the command and returns the reply.
 func caughtUp(t *testing.T, c *script, id int64) wire.Event {
 	t.Helper()
-	c.commands <- wire.Command{ID: id, Op: wire.CatchUp, Deadline: time.Now().Add(20 * time.Second)}
+	c.commands <- wire.Command{ID: id, Op: wire.CatchUp, Deadline: time.Now().Add(patience)}
 	return c.await("reply", func(e wire.Event) bool { return e.Kind == wire.Reply && e.ID == id })
 }
 

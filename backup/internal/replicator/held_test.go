@@ -30,99 +30,102 @@ func lineOf(t *testing.T, o *leaseObject, owner, dir string) *script {
 
 // A lease that somebody else was faster to get was not held, also when that one has ended.
 func TestLeaseOnlyIntended(t *testing.T) {
-	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // a lease that is taken for another's is waited for
-	defer cancel()
-	for _, owner := range []string{"two", ""} {
-		o := &leaseObject{}
-		dir := t.TempDir()
-		s := lineOf(t, o, "one", dir)
-		_, release, err := s.holdLease(ctx)
-		if err != nil {
-			t.Fatal(err)
+	inBubble(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // a lease that is taken for another's is waited for
+		defer cancel()
+		for _, owner := range []string{"two", ""} {
+			o := &leaseObject{}
+			dir := t.TempDir()
+			s := lineOf(t, o, "one", dir)
+			_, release, err := s.holdLease(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			release()
+			h, err := s.newHolder(0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			now, err := h.read(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			o.put(owner, now.lease.Generation+1, time.Hour)
+			if _, err := h.replace(ctx, now); !lostRace(err) {
+				t.Fatal(err)
+			}
+			if _, _, err := lineOf(t, o, "one", dir).holdLease(ctx); codeOf(err) != wire.CodeOtherOwner {
+				t.Errorf("held by %q: %v", owner, err)
+			}
 		}
-		release()
-		h, err := s.newHolder(0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		now, err := h.read(ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
-		o.put(owner, now.lease.Generation+1, time.Hour)
-		if _, err := h.replace(ctx, now); !lostRace(err) {
-			t.Fatal(err)
-		}
-		if _, _, err := lineOf(t, o, "one", dir).holdLease(ctx); codeOf(err) != wire.CodeOtherOwner {
-			t.Errorf("held by %q: %v", owner, err)
-		}
-	}
+	})
 }
 
 // The generations of leases go on when what told about them was deleted.
 func TestLeaseGenerationsGoOn(t *testing.T) {
-	t.Parallel()
-	o := &leaseObject{}
-	dir := t.TempDir()
-	for generation := int64(1); generation < 4; generation++ {
-		_, release, err := lineOf(t, o, "one", dir).holdLease(t.Context())
-		if err != nil {
-			t.Fatal(err)
+	inBubble(t, func(t *testing.T) {
+		o := &leaseObject{}
+		dir := t.TempDir()
+		for generation := int64(1); generation < 4; generation++ {
+			_, release, err := lineOf(t, o, "one", dir).holdLease(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := o.stands().Generation; got != generation {
+				t.Errorf("generation %d, want %d", got, generation)
+			}
+			release()
+			if generation == 2 {
+				o.change(func() { o.lease = nil })
+			}
 		}
-		if got := o.stands().Generation; got != generation {
-			t.Errorf("generation %d, want %d", got, generation)
+		s := lineOf(t, o, "one", dir)
+		hold(t, s)
+		for _, deleted := range []func(){
+			func() { o.lease = nil },
+			func() { o.set("one", 1, time.Hour) }, // and made again, but the process was not told
+		} {
+			before := o.stands().Generation
+			o.change(deleted)
+			await(t, "lease with a new generation", func() bool { return o.stands().Generation > before })
 		}
-		release()
-		if generation == 2 {
-			o.change(func() { o.lease = nil })
-		}
-	}
-	s := lineOf(t, o, "one", dir)
-	hold(t, s)
-	for _, deleted := range []func(){
-		func() { o.lease = nil },
-		func() { o.set("one", 1, time.Hour) }, // and made again, but the process was not told
-	} {
-		before := o.stands().Generation
-		o.change(deleted)
-		await(t, "lease with a new generation", func() bool { return o.stands().Generation > before })
-	}
-	await(t, "memory", func() bool {
-		h, err := s.newHolder(0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		l, _, err := h.remembered()
-		return err == nil && l.Generation == o.stands().Generation
+		await(t, "memory", func() bool {
+			h, err := s.newHolder(0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			l, _, err := h.remembered()
+			return err == nil && l.Generation == o.stands().Generation
+		})
 	})
 }
 
 // Who cannot renew the lease stops writing when others may have it, and goes on when it can again.
 func TestLeaseNotRenewed(t *testing.T) {
-	t.Parallel()
-	o := &leaseObject{}
-	s := leaseScript(t, o, "one", false)
-	lost := hold(t, s)
-	mayWrite := func() error {
-		r, err := s.gate.begin(t.Context(), true)
-		if err == nil {
-			_ = r.end(nil)
+	inBubble(t, func(t *testing.T) {
+		o := &leaseObject{}
+		s := leaseScript(t, o, "one", false)
+		lost := hold(t, s)
+		mayWrite := func() error {
+			r, err := s.gate.begin(t.Context(), true)
+			if err == nil {
+				_ = r.end(nil)
+			}
+			return err
 		}
-		return err
-	}
-	if err := mayWrite(); err != nil {
-		t.Fatal(err)
-	}
-	o.change(func() { o.down = errors.New("down") })
-	await(t, "end of writing", func() bool { return errors.Is(mayWrite(), errLapsed) })
-	o.change(func() { o.down = nil })
-	await(t, "writing again", func() bool { return mayWrite() == nil })
-	select {
-	case by := <-lost:
-		t.Errorf("lost to %q", by)
-	default:
-	}
+		if err := mayWrite(); err != nil {
+			t.Fatal(err)
+		}
+		o.change(func() { o.down = errors.New("down") })
+		await(t, "end of writing", func() bool { return errors.Is(mayWrite(), errLapsed) })
+		o.change(func() { o.down = nil })
+		await(t, "writing again", func() bool { return mayWrite() == nil })
+		select {
+		case by := <-lost:
+			t.Errorf("lost to %q", by)
+		default:
+		}
+	})
 }
 
 func TestGateLapses(t *testing.T) {

@@ -86,9 +86,11 @@ func TestEventPipeFull(t *testing.T) {
 	}
 	p.send(wire.Event{Kind: wire.Reply, ID: 7})
 	p.send(wire.Event{Kind: wire.Done})
+	p.mu.Lock()
 	if len(p.waiting) > maxEvents {
 		t.Errorf("%d events wait", len(p.waiting))
 	}
+	p.mu.Unlock()
 	logs, dropped, last, replies, done := 0, 0, uint64(0), 0, 0
 	for _, e := range read() {
 		switch e.Kind {

@@ -3,7 +3,7 @@ package replicator
 import (
 	"bufio"
 	"encoding/json"
-	"os"
+	"io"
 	"sync"
 	"time"
 
@@ -57,9 +57,9 @@ type eventPipe struct {
 	done chan struct{} // closed when everything is written, or cannot be
 }
 
-func newEventPipe(f *os.File) *eventPipe {
+func newEventPipe(w io.Writer) *eventPipe {
 	p := &eventPipe{wake: make(chan struct{}, 1), done: make(chan struct{})}
-	go p.write(f)
+	go p.write(w)
 	return p
 }
 
@@ -112,7 +112,7 @@ func (p *eventPipe) close(patience time.Duration) {
 	}
 }
 
-func (p *eventPipe) write(f *os.File) {
+func (p *eventPipe) write(w io.Writer) {
 	defer close(p.done)
 	for open := true; open; {
 		_, open = <-p.wake
@@ -125,7 +125,7 @@ func (p *eventPipe) write(f *os.File) {
 			if err != nil {
 				continue // there are no such events
 			}
-			if _, err := f.Write(append(line, '\n')); err != nil {
+			if _, err := w.Write(append(line, '\n')); err != nil {
 				p.mu.Lock()
 				p.closed = true // nobody is there any more
 				p.waiting = nil

@@ -1,6 +1,7 @@
 package replicator_test
 
 import (
+	"encoding/binary"
 	"os"
 	"path/filepath"
 	"strings"
@@ -165,6 +166,7 @@ func TestStoreAway(t *testing.T) {
 		t.Errorf("exit code %d", code)
 	}
 	s.clearFault("fail")
+	s.order.FinalSync = patience / 2
 	if e := s.replicate().end(); e.Error != "" {
 		t.Error(e.Error)
 	}
@@ -181,8 +183,7 @@ func TestHangingStore(t *testing.T) {
 	c := s.replicate()
 	s.setFault("hang", "")
 	s.exec("INSERT INTO t (v) VALUES ('x')")
-	began := time.Now()
-	e := c.call(wire.Command{Op: wire.Sync, Wait: true, Deadline: began.Add(500 * time.Millisecond)})
+	e := c.call(wire.Command{Op: wire.Sync, Wait: true, Deadline: time.Now().Add(500 * time.Millisecond)})
 	if e.Code != wire.CodeNotInTime {
 		t.Errorf("%+v", e)
 	}
@@ -192,26 +193,21 @@ func TestHangingStore(t *testing.T) {
 	if e := c.end(); e.Error == "" {
 		t.Errorf("%+v", e)
 	}
-	if took := time.Since(began); took > 10*time.Second {
-		t.Errorf("it took %v", took)
-	}
 }
 
+// The last sync does not go on for something that is not there any more.
 func TestDatabaseGone(t *testing.T) {
 	t.Parallel()
 	s := newSource(t)
+	s.order.FinalSync = time.Hour
 	c := s.replicate()
 	for _, suffix := range []string{"", "-wal", "-shm"} {
 		if err := os.Remove(s.order.Database + suffix); err != nil {
 			t.Fatal(err)
 		}
 	}
-	began := time.Now()
 	if e := c.end(); e.Error == "" {
 		t.Errorf("%+v", e)
-	}
-	if took := time.Since(began); took > 5*time.Second {
-		t.Errorf("it took %v", took)
 	}
 }
 
@@ -404,7 +400,6 @@ func TestHalfStored(t *testing.T) {
 	for _, restart := range []bool{false, true} {
 		for _, op := range []wire.Op{wire.Sync, wire.Shot} {
 			s := faulty(newSource(t))
-			s.order.FinalSync = time.Second
 			c := s.replicate()
 			s.exec("INSERT INTO t (v) VALUES ('x')")
 			if e := c.call(wire.Command{Op: wire.Sync, Wait: true}); e.Error != "" {
@@ -481,8 +476,8 @@ func TestFenced(t *testing.T) {
 	}
 }
 
-// The log begins anew again and again while the database is written to, and is never longer than
-// it has to be.
+// The log begins anew again and again while the database is written to: it is never longer than it
+// has to be.
 func TestLogStaysShort(t *testing.T) {
 	t.Parallel()
 	s := newSource(t)
@@ -505,8 +500,9 @@ func TestLogStaysShort(t *testing.T) {
 			}
 		}
 	}()
-	const rounds, rows, size = 20, 50, 50000
-	for range rounds {
+	const rows, size, restarts = 50, 50000, 4
+	first, rounds := s.logNumber(), 0
+	for ; s.logNumber() < first+restarts && rounds < 10*restarts; rounds++ {
 		tx, err := s.db.Begin()
 		if err != nil {
 			t.Fatal(err)
@@ -525,12 +521,8 @@ func TestLogStaysShort(t *testing.T) {
 	}
 	close(stop)
 	n := rounds*rows + <-written
-	info, err := os.Stat(s.order.Database + "-wal")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if info.Size() > rounds*rows*size/2 {
-		t.Errorf("the log has %d bytes", info.Size())
+	if again := s.logNumber() - first; again < restarts {
+		t.Errorf("the log has begun anew %d times while %d bytes were written", again, rounds*rows*size)
 	}
 	if e := c.end(); e.Error != "" {
 		t.Error(e.Error)
@@ -543,4 +535,20 @@ func TestLogStaysShort(t *testing.T) {
 	if got := s.rows(); got != n {
 		t.Errorf("%d rows of %d", got, n)
 	}
+}
+
+// logNumber returns how often the log has begun anew, from its header
+// (https://sqlite.org/fileformat2.html#the_write_ahead_log).
+func (s *source) logNumber() uint32 {
+	s.t.Helper()
+	f, err := os.Open(s.order.Database + "-wal")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer f.Close()
+	var number [4]byte
+	if _, err := f.ReadAt(number[:], 12); err != nil {
+		s.t.Fatal(err)
+	}
+	return binary.BigEndian.Uint32(number[:])
 }

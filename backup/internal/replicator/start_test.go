@@ -104,14 +104,11 @@ func TestNothingToSee(t *testing.T) {
 func TestNobodyListens(t *testing.T) {
 	t.Parallel()
 	s := newSource(t)
+	s.order.FinalSync = time.Hour
 	c := s.replicate()
 	s.exec("INSERT INTO t (v) VALUES ('x')")
-	began := time.Now()
 	if e := c.end(); e.Error != "" || e.TXID == 0 || e.TXID != e.ReplicaTXID {
 		t.Errorf("%+v", e)
-	}
-	if took := time.Since(began); took > 5*time.Second {
-		t.Errorf("it took %v", took)
 	}
 	if n := s.rows(); n != 1 {
 		t.Errorf("%d rows", n)
