@@ -25,6 +25,7 @@ fmt: ## list files that gofmt would change
 tidy: ## show what go mod tidy would change
 	go mod tidy -diff
 	cd tlsauto/acmetest && go mod tidy -diff
+	cd backup/storetest && go mod tidy -diff
 
 .PHONY: bench-vet
 bench-vet: ## go vet in bench/ of whatever does not pull in the peers
@@ -34,6 +35,7 @@ bench-vet: ## go vet in bench/ of whatever does not pull in the peers
 lint: .bin/golangci-lint ## golangci-lint with .golangci.yml, which includes all that go vet looks for
 	.bin/golangci-lint run
 	cd tlsauto/acmetest && "$(CURDIR)/.bin/golangci-lint" run -c "$(CURDIR)/.golangci.yml"
+	cd backup/storetest && "$(CURDIR)/.bin/golangci-lint" run -c "$(CURDIR)/.golangci.yml"
 
 # The version is pinned in tools/go.mod.
 .bin/golangci-lint: tools/go.mod tools/go.sum
@@ -68,10 +70,17 @@ smoke-tls: ## a certificate is issued and rotated under load, in seconds
 test-tls: ## certificates under load: authorities that fail, several processes, each defect of plain autocert
 	cd tlsauto/acmetest && go test -count=1 -vet=off -timeout 10m ./...
 
+# The stores run inside these tests, in a module of its own for their dependencies, but for Azurite,
+# which npm installs. The tests mostly wait: so more of them at the same time than processors.
+.PHONY: test-stores
+test-stores: ## replicas and leases in gs, abs and nats against servers of these kinds
+	cd backup/storetest && go test -count=1 -vet=off -parallel 8 -timeout 10m ./...
+
 .PHONY: race
 race: ## every test under the race detector
 	go test -race -timeout 30m ./...
 	cd tlsauto/acmetest && go test -race -timeout 15m ./...
+	cd backup/storetest && go test -race -parallel 8 -timeout 15m ./...
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (30s)

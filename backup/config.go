@@ -63,7 +63,7 @@ type Config struct {
 	DrillInterval time.Duration
 
 	// LeaseTTL is how long a machine that has gone silent keeps others from replicating to the
-	// same URL; default 20 s. There are leases for file and s3; negative: none is used.
+	// same URL; default 20 s. There are leases for all kinds but sftp and webdav; negative: none is used.
 	LeaseTTL time.Duration
 
 	// OnFenced is called when another machine has taken over the replica, see [Standby]. Nothing

@@ -6,8 +6,9 @@
 // Credentials are LITESTREAM_AZURE_SAS_TOKEN or LITESTREAM_AZURE_ACCOUNT_KEY, which
 // Config.Credentials may return, or else what Azure's libraries find, such as AZURE_CLIENT_ID and
 // AZURE_CLIENT_SECRET or a managed identity. An endpoint with http:// that is not this machine needs
-// the parameter plaintext=true. There are no leases: see to it that only one machine replicates to
-// a prefix.
+// the parameter plaintext=true. An object may have up to 48 GiB: the 50,000 blocks that Azure allows,
+// of the one MiB that Litestream's client gives them; that is how large a whole copy may get,
+// compressed.
 package abs
 
 import (
@@ -19,6 +20,7 @@ import (
 	"github.com/benbjohnson/litestream/abs"
 
 	"github.com/bedplate/bedplate/backup"
+	"github.com/bedplate/bedplate/backup/internal/abslease"
 	"github.com/bedplate/bedplate/backup/internal/replicator"
 )
 
@@ -26,7 +28,7 @@ const scheme = "abs"
 
 func init() {
 	backup.Register(scheme)
-	replicator.Run(scheme, replicator.Scheme{Client: client})
+	replicator.Run(scheme, replicator.Scheme{Client: client, Leaser: abslease.New})
 }
 
 func client(text string) (litestream.ReplicaClient, error) {

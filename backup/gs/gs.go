@@ -4,11 +4,15 @@
 //
 // Credentials are Google's application default credentials: those of the machine or workload, or
 // the file that GOOGLE_APPLICATION_CREDENTIALS names, which Config.Credentials may return. There
-// are no parameters, and no leases: see to it that only one machine replicates to a prefix.
+// are no parameters. STORAGE_EMULATOR_HOST, the address of a store for tests that asks nobody who he
+// is, has to be of this machine.
 package gs
 
 import (
+	"errors"
+	"net/netip"
 	"net/url"
+	"os"
 	"path"
 	"strings"
 
@@ -16,6 +20,7 @@ import (
 	"github.com/benbjohnson/litestream/gs"
 
 	"github.com/bedplate/bedplate/backup"
+	"github.com/bedplate/bedplate/backup/internal/gslease"
 	"github.com/bedplate/bedplate/backup/internal/replicator"
 )
 
@@ -23,7 +28,7 @@ const scheme = "gs"
 
 func init() {
 	backup.Register(scheme)
-	replicator.Run(scheme, replicator.Scheme{Client: client})
+	replicator.Run(scheme, replicator.Scheme{Client: client, Leaser: gslease.New})
 }
 
 func client(text string) (litestream.ReplicaClient, error) {
@@ -31,7 +36,24 @@ func client(text string) (litestream.ReplicaClient, error) {
 	if err != nil {
 		return nil, err
 	}
+	if host := os.Getenv("STORAGE_EMULATOR_HOST"); host != "" && !isLocal(host) {
+		return nil, errors.New("STORAGE_EMULATOR_HOST leads to another machine, where the database would go unencrypted and to anybody")
+	}
 	c := gs.NewReplicaClient()
 	c.Bucket, c.Path = u.Host, strings.TrimPrefix(path.Clean("/"+u.Path), "/")
 	return c, nil
+}
+
+// isLocal reports whether an address, with or without a scheme, is of this machine.
+func isLocal(address string) bool {
+	if !strings.Contains(address, "://") {
+		address = "http://" + address
+	}
+	u, err := url.Parse(address)
+	if err != nil {
+		return false
+	}
+	host := u.Hostname()
+	addr, err := netip.ParseAddr(host)
+	return host == "localhost" || strings.HasSuffix(host, ".localhost") || err == nil && addr.Unmap().IsLoopback()
 }

@@ -10,7 +10,7 @@ import (
 )
 
 func TestClient(t *testing.T) {
-	t.Parallel()
+	t.Setenv("STORAGE_EMULATOR_HOST", "")
 	if !slices.Contains(backup.Schemes(), scheme) {
 		t.Errorf("schemes %v", backup.Schemes())
 	}
@@ -25,5 +25,17 @@ func TestClient(t *testing.T) {
 	}
 	if _, err := backup.New(backup.Config{URL: "gs://Bucket/x?y=z"}); err == nil {
 		t.Error("no error")
+	}
+}
+
+func TestEmulator(t *testing.T) {
+	for host, ok := range map[string]bool{
+		"": true, "localhost:4443": true, "127.0.0.1:4443": true, "http://[::1]:4443": true, "https://x.localhost": true,
+		"example.com:4443": false, "https://example.com": false, "127.0.0.1.example.com": false, "http://u@127.0.0.1@example.com": false, "%": false,
+	} {
+		t.Setenv("STORAGE_EMULATOR_HOST", host)
+		if _, err := client("gs://bucket"); (err == nil) != ok {
+			t.Errorf("%q: %v", host, err)
+		}
 	}
 }

@@ -4,8 +4,6 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/benbjohnson/litestream/nats"
-
 	"github.com/bedplate/bedplate/backup"
 )
 
@@ -30,7 +28,7 @@ func TestClient(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := made.(*nats.ReplicaClient)
+		got := made.(*replica)
 		if got.URL != c.server || got.BucketName != c.bucket || got.Path != c.prefix || got.TLS != c.tls || got.Username != "me" || got.Password != "pw" {
 			t.Errorf("%s: %q %q %q, TLS %v", c.url, got.URL, got.BucketName, got.Path, got.TLS)
 		}

@@ -86,12 +86,28 @@ func Bedplate() Layering {
 			},
 			// The clients of replicas, which make a process a replicator.
 			{
-				Packages: []string{"backup/*"}, May: []string{"backup", "backup/internal/replicator"},
+				Packages: []string{"backup/*"},
+				May: []string{
+					"backup", "backup/internal/replicator",
+					"backup/internal/gslease", "backup/internal/abslease", "backup/internal/natslease",
+				},
 				TestMay: []string{"sqlite"},
 				Libraries: []string{
 					"github.com/benbjohnson/litestream", "github.com/superfly/ltx",
 					"github.com/aws/aws-sdk-go-v2", "github.com/aws/smithy-go",
 				},
+			},
+			{
+				Packages: []string{"backup/internal/gslease"}, May: []string{"backup/internal/replicator"},
+				Libraries: []string{"github.com/benbjohnson/litestream", "google.golang.org/api"},
+			},
+			{
+				Packages: []string{"backup/internal/abslease"}, May: []string{"backup/internal/replicator"},
+				Libraries: []string{"github.com/benbjohnson/litestream", "github.com/Azure/azure-sdk-for-go/sdk"},
+			},
+			{
+				Packages: []string{"backup/internal/natslease"}, May: []string{"backup/internal/replicator"},
+				Libraries: []string{"github.com/benbjohnson/litestream", "github.com/nats-io/nats.go"},
 			},
 
 			// Layer 0: the database, and what everybody stands on.

@@ -262,6 +262,11 @@ func (h *holder) create(ctx context.Context) (*litestream.Lease, error) {
 	if err != nil {
 		return nil, err
 	}
+	if what, err := h.c.holds(ctx); err != nil {
+		return nil, err
+	} else if what != "" { // there were, so it is none that anybody has had
+		next = max(next, time.Now().UnixMilli())
+	}
 	if err := h.remember(nil, 1, true); err != nil {
 		return nil, err
 	}

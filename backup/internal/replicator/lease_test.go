@@ -127,8 +127,9 @@ const testTTL = 300 * time.Millisecond
 
 func leaseScript(t *testing.T, o *leaseObject, owner string, takeOver bool) *script {
 	t.Helper()
-	s := newScript(t, nil, wire.Order{Owner: owner, LeaseTTL: testTTL, TakeOver: takeOver})
+	s := newScript(t, emptyReplica{}, wire.Order{Owner: owner, LeaseTTL: testTTL, TakeOver: takeOver})
 	_, s.gate = bound(nil)
+	t.Cleanup(func() { close(s.commands) }) // what reads them ends
 	s.scheme.Leaser = func(_ litestream.ReplicaClient, owner string, ttl time.Duration) (litestream.Leaser, error) {
 		return &testLeaser{o, owner, ttl}, nil
 	}
@@ -149,69 +150,71 @@ func hold(t *testing.T, s *script) <-chan string {
 func await(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for began := time.Now(); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Since(began) > 20*time.Second {
+		if time.Since(began) > patience {
 			t.Fatalf("no %s", what)
 		}
 	}
 }
 
 func TestLeaseIsHeldAndReleased(t *testing.T) {
-	t.Parallel()
-	o := &leaseObject{}
-	_, release, err := leaseScript(t, o, "one", false).holdLease(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	first := o.stands()
-	if first.Owner != "one" || first.Generation != 1 {
-		t.Fatalf("%+v", first)
-	}
-	await(t, "renewal", func() bool { return o.stands().ETag != first.ETag })
-	if l := o.stands(); l.Owner != "one" || l.Generation != 1 || !l.ExpiresAt.After(first.ExpiresAt) {
-		t.Errorf("%+v", l)
-	}
-	release()
-	if l := o.stands(); l.Owner != "" || l.TTL() > 0 {
-		t.Errorf("released: %+v", l)
-	}
-	// The next one has it at once.
-	began := time.Now()
-	hold(t, leaseScript(t, o, "two", false))
-	if l := o.stands(); l.Owner != "two" || l.Generation != 2 || time.Since(began) > testTTL {
-		t.Errorf("%+v after %v", l, time.Since(began))
-	}
+	inBubble(t, func(t *testing.T) {
+		o := &leaseObject{}
+		_, release, err := leaseScript(t, o, "one", false).holdLease(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		first := o.stands()
+		if first.Owner != "one" || first.Generation != 1 {
+			t.Fatalf("%+v", first)
+		}
+		await(t, "renewal", func() bool { return o.stands().ETag != first.ETag })
+		if l := o.stands(); l.Owner != "one" || l.Generation != 1 || !l.ExpiresAt.After(first.ExpiresAt) {
+			t.Errorf("%+v", l)
+		}
+		release()
+		if l := o.stands(); l.Owner != "" || l.TTL() > 0 {
+			t.Errorf("released: %+v", l)
+		}
+		// The next one has it at once.
+		began := time.Now()
+		hold(t, leaseScript(t, o, "two", false))
+		if l := o.stands(); l.Owner != "two" || l.Generation != 2 || time.Since(began) > testTTL {
+			t.Errorf("%+v after %v", l, time.Since(began))
+		}
+	})
 }
 
 func TestLeaseOfLivingHolderIsRefused(t *testing.T) {
-	t.Parallel()
-	for name, ahead := range map[string]time.Duration{"same clock": testTTL, "its clock is slow": -time.Hour, "its clock is fast": time.Hour} {
-		o := &leaseObject{}
-		o.put("one", 5, ahead)
-		stop := make(chan struct{})
-		var alive sync.WaitGroup
-		alive.Go(func() {
-			for tick := time.NewTicker(testTTL / 3); ; {
-				select {
-				case <-tick.C:
-					o.put("one", 5, ahead)
-				case <-stop:
-					tick.Stop()
-					return
+	inBubble(t, func(t *testing.T) {
+		for name, ahead := range map[string]time.Duration{"same clock": testTTL, "its clock is slow": -time.Hour, "its clock is fast": time.Hour} {
+			o := &leaseObject{}
+			o.put("one", 5, ahead)
+			stop := make(chan struct{})
+			var alive sync.WaitGroup
+			alive.Go(func() {
+				for tick := time.NewTicker(testTTL / 3); ; {
+					select {
+					case <-tick.C:
+						o.put("one", 5, ahead)
+					case <-stop:
+						tick.Stop()
+						return
+					}
 				}
+			})
+			s := leaseScript(t, o, "two", false)
+			_, _, err := s.holdLease(t.Context())
+			close(stop)
+			alive.Wait()
+			if codeOf(err) != wire.CodeLeased || !strings.Contains(err.Error(), "one") {
+				t.Errorf("%s: %v", name, err)
 			}
-		})
-		s := leaseScript(t, o, "two", false)
-		_, _, err := s.holdLease(t.Context())
-		close(stop)
-		alive.Wait()
-		if codeOf(err) != wire.CodeLeased || !strings.Contains(err.Error(), "one") {
-			t.Errorf("%s: %v", name, err)
+			e := s.await("Waiting", func(e wire.Event) bool { return e.Kind == wire.Waiting })
+			if e.Code != "lease" || e.Text != "one" || e.Until.IsZero() {
+				t.Errorf("%s: %+v", name, e)
+			}
 		}
-		e := s.await("Waiting", func(e wire.Event) bool { return e.Kind == wire.Waiting })
-		if e.Code != "lease" || e.Text != "one" || e.Until.IsZero() {
-			t.Errorf("%s: %+v", name, e)
-		}
-	}
+	})
 }
 
 func TestLeaseThatIsLeftBehindIsTaken(t *testing.T) {
@@ -228,51 +231,54 @@ func TestLeaseThatIsLeftBehindIsTaken(t *testing.T) {
 		"from a fast clock, long ago":  {time.Hour, time.Hour, 0, testTTL},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			o := &leaseObject{age: c.age}
-			o.put("one", 5, c.expires)
-			began := time.Now()
-			hold(t, leaseScript(t, o, "two", false))
-			if took := time.Since(began); took < c.least || took > c.most {
-				t.Errorf("after %v, want %v to %v", took, c.least, c.most)
-			}
-			if l := o.stands(); l.Owner != "two" || l.Generation != 6 {
-				t.Errorf("%+v", l)
-			}
+			inBubble(t, func(t *testing.T) {
+				o := &leaseObject{age: c.age}
+				o.put("one", 5, c.expires)
+				began := time.Now()
+				hold(t, leaseScript(t, o, "two", false))
+				if took := time.Since(began); took < c.least || took > c.most {
+					t.Errorf("after %v, want %v to %v", took, c.least, c.most)
+				}
+				if l := o.stands(); l.Owner != "two" || l.Generation != 6 {
+					t.Errorf("%+v", l)
+				}
+			})
 		})
 	}
 }
 
 func TestLeaseOfOwnIsTakenAtOnce(t *testing.T) {
-	t.Parallel()
-	o := &leaseObject{}
-	lost := hold(t, leaseScript(t, o, "one", false))
-	hold(t, leaseScript(t, o, "one", false))
-	if l := o.stands(); l.Generation != 2 {
-		t.Errorf("%+v", l)
-	}
-	if by := <-lost; by != "one" { // the process before, were it still there
-		t.Errorf("lost to %q", by)
-	}
+	inBubble(t, func(t *testing.T) {
+		o := &leaseObject{}
+		lost := hold(t, leaseScript(t, o, "one", false))
+		hold(t, leaseScript(t, o, "one", false))
+		if l := o.stands(); l.Generation != 2 {
+			t.Errorf("%+v", l)
+		}
+		if by := <-lost; by != "one" { // the process before, were it still there
+			t.Errorf("lost to %q", by)
+		}
+	})
 }
 
 func TestLeaseIsTakenOver(t *testing.T) {
-	t.Parallel()
-	o := &leaseObject{}
-	lost := hold(t, leaseScript(t, o, "one", false))
-	s := leaseScript(t, o, "two", true)
-	if done := s.lease(t.Context()); done.Error != "" {
-		t.Fatal(done.Error)
-	}
-	if l := o.stands(); l.Owner != "two" || l.Generation != 2 {
-		t.Errorf("%+v", l)
-	}
-	if by := <-lost; by != "two" {
-		t.Errorf("lost to %q", by)
-	}
-	if l := o.stands(); l.Owner != "two" {
-		t.Errorf("not left alone: %+v", l)
-	}
+	inBubble(t, func(t *testing.T) {
+		o := &leaseObject{}
+		lost := hold(t, leaseScript(t, o, "one", false))
+		s := leaseScript(t, o, "two", true)
+		if done := s.lease(t.Context()); done.Error != "" {
+			t.Fatal(done.Error)
+		}
+		if l := o.stands(); l.Owner != "two" || l.Generation != 2 {
+			t.Errorf("%+v", l)
+		}
+		if by := <-lost; by != "two" {
+			t.Errorf("lost to %q", by)
+		}
+		if l := o.stands(); l.Owner != "two" {
+			t.Errorf("not left alone: %+v", l)
+		}
+	})
 }
 
 func TestLeaseSurvivesTrouble(t *testing.T) {
@@ -284,25 +290,26 @@ func TestLeaseSurvivesTrouble(t *testing.T) {
 		"the store is down":  func(o *leaseObject) { o.down = errors.New("down") },
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			o := &leaseObject{}
-			lost := hold(t, leaseScript(t, o, "one", false))
-			o.change(func() { trouble(o) })
-			pause(t.Context(), 2*testTTL)
-			var writes int
-			o.change(func() {
-				o.down = nil
-				writes = o.writes
-			})
-			await(t, "renewals", func() bool {
-				select {
-				case by := <-lost:
-					t.Fatalf("lost to %q", by)
-				default:
-				}
-				o.mu.Lock()
-				defer o.mu.Unlock()
-				return o.writes > writes+1 && o.lease != nil && !o.damaged && o.lease.Owner == "one" && !o.lease.IsExpired()
+			inBubble(t, func(t *testing.T) {
+				o := &leaseObject{}
+				lost := hold(t, leaseScript(t, o, "one", false))
+				o.change(func() { trouble(o) })
+				pause(t.Context(), 2*testTTL)
+				var writes int
+				o.change(func() {
+					o.down = nil
+					writes = o.writes
+				})
+				await(t, "renewals", func() bool {
+					select {
+					case by := <-lost:
+						t.Fatalf("lost to %q", by)
+					default:
+					}
+					o.mu.Lock()
+					defer o.mu.Unlock()
+					return o.writes > writes+1 && o.lease != nil && !o.damaged && o.lease.Owner == "one" && !o.lease.IsExpired()
+				})
 			})
 		})
 	}
@@ -310,82 +317,85 @@ func TestLeaseSurvivesTrouble(t *testing.T) {
 
 // Who was away for long learns that the lease is somebody else's, also when that one has ended.
 func TestLeaseLostWhileAway(t *testing.T) {
-	t.Parallel()
-	for owner, want := range map[string]string{"two": "two", "": "another machine"} {
-		o := &leaseObject{}
-		lost := hold(t, leaseScript(t, o, "one", false))
-		o.change(func() { o.down = errors.New("down") })
-		pause(t.Context(), testTTL)
-		o.change(func() {
-			o.set(owner, 2, time.Hour)
-			o.down = nil
-		})
-		if by := <-lost; by != want {
-			t.Errorf("lost to %q, want %q", by, want)
+	inBubble(t, func(t *testing.T) {
+		for owner, want := range map[string]string{"two": "two", "": "another machine"} {
+			o := &leaseObject{}
+			lost := hold(t, leaseScript(t, o, "one", false))
+			o.change(func() { o.down = errors.New("down") })
+			pause(t.Context(), testTTL)
+			o.change(func() {
+				o.set(owner, 2, time.Hour)
+				o.down = nil
+			})
+			if by := <-lost; by != want {
+				t.Errorf("lost to %q, want %q", by, want)
+			}
 		}
-	}
+	})
 }
 
 func TestDamagedLease(t *testing.T) {
-	t.Parallel()
-	o := &leaseObject{}
-	o.put("one", 5, time.Hour)
-	o.damaged = true
-	ctx, cancel := context.WithTimeout(t.Context(), testTTL)
-	defer cancel()
-	s := leaseScript(t, o, "two", false)
-	if _, _, err := s.holdLease(ctx); err == nil || codeOf(err) == wire.CodeLeased || !strings.Contains(err.Error(), "damaged") {
-		t.Errorf("%v", err)
-	}
-	if e := s.await("Waiting", func(e wire.Event) bool { return e.Kind == wire.Waiting }); !strings.Contains(e.Text, "damaged") {
-		t.Errorf("%+v", e)
-	}
-	if done := leaseScript(t, o, "two", true).lease(t.Context()); done.Error != "" {
-		t.Error(done.Error)
-	}
-	if l := o.stands(); l.Owner != "two" || l.Generation == 0 {
-		t.Errorf("%+v", l)
-	}
+	inBubble(t, func(t *testing.T) {
+		o := &leaseObject{}
+		o.put("one", 5, time.Hour)
+		o.damaged = true
+		ctx, cancel := context.WithTimeout(t.Context(), testTTL)
+		defer cancel()
+		s := leaseScript(t, o, "two", false)
+		if _, _, err := s.holdLease(ctx); err == nil || codeOf(err) == wire.CodeLeased || !strings.Contains(err.Error(), "damaged") {
+			t.Errorf("%v", err)
+		}
+		if e := s.await("Waiting", func(e wire.Event) bool { return e.Kind == wire.Waiting }); !strings.Contains(e.Text, "damaged") {
+			t.Errorf("%+v", e)
+		}
+		if done := leaseScript(t, o, "two", true).lease(t.Context()); done.Error != "" {
+			t.Error(done.Error)
+		}
+		if l := o.stands(); l.Owner != "two" || l.Generation == 0 {
+			t.Errorf("%+v", l)
+		}
+	})
 }
 
 // A damaged lease that nobody repairs is taken, also if it changes meanwhile, as the end of a
 // request does that.
 func TestDamagedLeaseIsLeftBehind(t *testing.T) {
-	t.Parallel()
-	o := &leaseObject{}
-	o.put("one", 5, time.Hour)
-	o.damaged = true
-	acquired := make(chan error, 1)
-	s := leaseScript(t, o, "two", false)
-	go func() {
-		_, release, err := s.holdLease(context.Background())
-		if err == nil {
-			defer release()
+	inBubble(t, func(t *testing.T) {
+		o := &leaseObject{}
+		o.put("one", 5, time.Hour)
+		o.damaged = true
+		acquired := make(chan error, 1)
+		s := leaseScript(t, o, "two", false)
+		go func() {
+			_, release, err := s.holdLease(context.Background())
+			if err == nil {
+				defer release()
+			}
+			acquired <- err
+		}()
+		s.await("Waiting", func(e wire.Event) bool { return e.Kind == wire.Waiting })
+		o.change(func() { o.lease.ETag = "other" })
+		if err := <-acquired; err != nil {
+			t.Error(err)
 		}
-		acquired <- err
-	}()
-	s.await("Waiting", func(e wire.Event) bool { return e.Kind == wire.Waiting })
-	o.change(func() { o.lease.ETag = "other" })
-	if err := <-acquired; err != nil {
-		t.Error(err)
-	}
 
-	// But not from under a holder who is there.
-	o = &leaseObject{}
-	o.put("one", 5, time.Hour)
-	o.damaged = true
-	s = leaseScript(t, o, "two", false)
-	go func() {
-		_, _, err := s.holdLease(context.Background())
-		acquired <- err
-	}()
-	s.await("Waiting", func(e wire.Event) bool { return e.Kind == wire.Waiting })
-	o.put("one", 5, time.Hour)
-	s.await("Waiting", func(e wire.Event) bool { return e.Kind == wire.Waiting && e.Text == "one" })
-	o.put("one", 5, time.Hour)
-	if err := <-acquired; codeOf(err) != wire.CodeLeased {
-		t.Error(err)
-	}
+		// But not from under a holder who is there.
+		o = &leaseObject{}
+		o.put("one", 5, time.Hour)
+		o.damaged = true
+		s = leaseScript(t, o, "two", false)
+		go func() {
+			_, _, err := s.holdLease(context.Background())
+			acquired <- err
+		}()
+		s.await("Waiting", func(e wire.Event) bool { return e.Kind == wire.Waiting })
+		o.put("one", 5, time.Hour)
+		s.await("Waiting", func(e wire.Event) bool { return e.Kind == wire.Waiting && e.Text == "one" })
+		o.put("one", 5, time.Hour)
+		if err := <-acquired; codeOf(err) != wire.CodeLeased {
+			t.Error(err)
+		}
+	})
 }
 
 func TestLeaseNeedsConditions(t *testing.T) {
@@ -397,139 +407,142 @@ func TestLeaseNeedsConditions(t *testing.T) {
 }
 
 func TestLeaseOfUnreachableStore(t *testing.T) {
-	t.Parallel()
-	o := &leaseObject{down: errors.New("down")}
-	s := leaseScript(t, o, "one", false)
-	if done := s.lease(t.Context()); !strings.Contains(done.Error, "down") {
-		t.Errorf("%+v", done)
-	}
-	noted := make(chan error, 1000)
-	go func() {
-		_, release, err := s.holdLeaseNoting(context.Background(), func(err error) { noted <- err })
-		if err != nil {
+	inBubble(t, func(t *testing.T) {
+		o := &leaseObject{down: errors.New("down")}
+		s := leaseScript(t, o, "one", false)
+		if done := s.lease(t.Context()); !strings.Contains(done.Error, "down") {
+			t.Errorf("%+v", done)
+		}
+		noted := make(chan error, 1000)
+		go func() {
+			_, release, err := s.holdLeaseNoting(context.Background(), func(err error) { noted <- err })
+			if err != nil {
+				t.Error(err)
+			}
+			release()
+			close(noted)
+		}()
+		if err := <-noted; err == nil || !strings.Contains(err.Error(), "down") {
 			t.Error(err)
 		}
-		release()
-		close(noted)
-	}()
-	if err := <-noted; err == nil || !strings.Contains(err.Error(), "down") {
-		t.Error(err)
-	}
-	o.change(func() { o.down = nil })
-	var last error
-	for err := range noted {
-		last = err
-	}
-	if last != nil {
-		t.Error(last)
-	}
+		o.change(func() { o.down = nil })
+		var last error
+		for err := range noted {
+			last = err
+		}
+		if last != nil {
+			t.Error(last)
+		}
+	})
 }
 
 // A database that another machine has replicated for meanwhile is not replicated over that, until
 // it is restored.
 func TestLeaseOfAnotherMachineBetween(t *testing.T) {
-	t.Parallel()
-	o := &leaseObject{}
-	dirs := map[string]string{"one": t.TempDir(), "two": t.TempDir()}
-	begin := func(owner string, change func(*wire.Order)) (func(), error) {
-		s := leaseScript(t, o, owner, false)
-		s.order.Mode, s.order.Dir, s.order.URL = wire.Replicate, dirs[owner], "s3://bucket/app"
-		if change != nil {
-			change(&s.order)
-		}
-		if s.order.Mode == wire.Lease {
-			if done := s.lease(t.Context()); done.Error != "" {
-				t.Fatal(done.Error)
+	inBubble(t, func(t *testing.T) {
+		o := &leaseObject{}
+		dirs := map[string]string{"one": t.TempDir(), "two": t.TempDir()}
+		begin := func(owner string, change func(*wire.Order)) (func(), error) {
+			s := leaseScript(t, o, owner, false)
+			s.order.Mode, s.order.Dir, s.order.URL = wire.Replicate, dirs[owner], "s3://bucket/app"
+			if change != nil {
+				change(&s.order)
 			}
-			return nil, nil
+			if s.order.Mode == wire.Lease {
+				if done := s.lease(t.Context()); done.Error != "" {
+					t.Fatal(done.Error)
+				}
+				return nil, nil
+			}
+			_, release, err := s.holdLease(t.Context())
+			if codeOf(err) == wire.CodeOtherOwner {
+				s.await("Refused", func(e wire.Event) bool { return e.Kind == wire.Refused && e.Code == wire.CodeOtherOwner })
+			} else if err == nil { // and Litestream begins
+				if err := os.MkdirAll(stateDir(s.order), 0o700); err != nil {
+					t.Fatal(err)
+				}
+			}
+			return release, err
 		}
-		_, release, err := s.holdLease(t.Context())
-		if codeOf(err) == wire.CodeOtherOwner {
-			s.await("Refused", func(e wire.Event) bool { return e.Kind == wire.Refused && e.Code == wire.CodeOtherOwner })
-		} else if err == nil { // and Litestream begins
-			if err := os.MkdirAll(stateDir(s.order), 0o700); err != nil {
-				t.Fatal(err)
+		run := func(owner string) {
+			t.Helper()
+			release, err := begin(owner, nil)
+			if err != nil {
+				t.Fatal(owner, err)
+			}
+			release()
+		}
+		refused := func(owner string) {
+			t.Helper()
+			if _, err := begin(owner, nil); codeOf(err) != wire.CodeOtherOwner {
+				t.Fatal(owner, err)
 			}
 		}
-		return release, err
-	}
-	run := func(owner string) {
-		t.Helper()
-		release, err := begin(owner, nil)
+		forRestore := func(o *wire.Order) { o.Mode = wire.Lease }
+		run("one")
+		run("one")
+		_, _ = begin("one", forRestore) // which fails, or changes nothing
+		run("one")
+		_, _ = begin("two", forRestore)
+		run("two")
+		refused("one")
+		run("two")
+		_, _ = begin("one", forRestore)
+		refused("one") // the restore has failed
+		_, _ = begin("one", forRestore)
+		if err := os.RemoveAll(filepath.Join(dirs["one"], "litestream")); err != nil { // it has not
+			t.Fatal(err)
+		}
+		run("one")
+		refused("two")
+		release, err := begin("two", func(o *wire.Order) { o.Adopt = true })
 		if err != nil {
-			t.Fatal(owner, err)
+			t.Fatal(err)
 		}
 		release()
-	}
-	refused := func(owner string) {
-		t.Helper()
-		if _, err := begin(owner, nil); codeOf(err) != wire.CodeOtherOwner {
-			t.Fatal(owner, err)
+		run("two")
+		// In another place nobody else was.
+		release, err = begin("one", func(o *wire.Order) { o.URL = "s3://bucket/other" })
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	forRestore := func(o *wire.Order) { o.Mode = wire.Lease }
-	run("one")
-	run("one")
-	_, _ = begin("one", forRestore) // which fails, or changes nothing
-	run("one")
-	_, _ = begin("two", forRestore)
-	run("two")
-	refused("one")
-	run("two")
-	_, _ = begin("one", forRestore)
-	refused("one") // the restore has failed
-	_, _ = begin("one", forRestore)
-	if err := os.RemoveAll(filepath.Join(dirs["one"], "litestream")); err != nil { // it has not
-		t.Fatal(err)
-	}
-	run("one")
-	refused("two")
-	release, err := begin("two", func(o *wire.Order) { o.Adopt = true })
-	if err != nil {
-		t.Fatal(err)
-	}
-	release()
-	run("two")
-	// In another place nobody else was.
-	release, err = begin("one", func(o *wire.Order) { o.URL = "s3://bucket/other" })
-	if err != nil {
-		t.Fatal(err)
-	}
-	release()
+		release()
+	})
 }
 
 // A process that was killed between acquiring a lease and noting that goes on.
 func TestLeaseOfKilledProcess(t *testing.T) {
-	t.Parallel()
-	o := &leaseObject{}
-	dir := t.TempDir()
-	start := func() (*script, func(), error) {
-		s := leaseScript(t, o, "one", false)
-		s.order.Mode, s.order.Dir = wire.Replicate, dir
-		_, release, err := s.holdLease(t.Context())
-		return s, release, err
-	}
-	s, release, err := start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	release()
-	if err := os.MkdirAll(stateDir(s.order), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	h, err := s.newHolder(0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	now, err := h.read(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := h.replace(t.Context(), now); err != nil { // and no more
-		t.Fatal(err)
-	}
-	if _, release, err = start(); err != nil {
-		t.Fatal(err)
-	}
-	release()
+	inBubble(t, func(t *testing.T) {
+		o := &leaseObject{}
+		dir := t.TempDir()
+		start := func() (*script, func(), error) {
+			s := leaseScript(t, o, "one", false)
+			s.order.Mode, s.order.Dir = wire.Replicate, dir
+			_, release, err := s.holdLease(t.Context())
+			return s, release, err
+		}
+		s, release, err := start()
+		if err != nil {
+			t.Fatal(err)
+		}
+		release()
+		if err := os.MkdirAll(stateDir(s.order), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		h, err := s.newHolder(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		now, err := h.read(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := h.replace(t.Context(), now); err != nil { // and no more
+			t.Fatal(err)
+		}
+		if _, release, err = start(); err != nil {
+			t.Fatal(err)
+		}
+		release()
+	})
 }
