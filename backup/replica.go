@@ -36,7 +36,7 @@ type Replica struct {
 	status     Status    // but for what the canary knows
 	denied     bool      // the store does not accept the credentials
 	moved      [3]uint64 // what shows that something moves to the replica
-	progressed time.Time // when that changed
+	progressed time.Time // when that changed, or could begin to
 	asked      time.Time // when Close was called
 	unfinished error     // why not everything may be in the replica after Close
 	refused    error     // why State is Refusing or Fenced
@@ -106,7 +106,7 @@ func (r *Replica) setUp(ctx context.Context, path, schema string, exec Exec) err
 	r.mu.Lock()
 	started, closing := r.started, r.closing
 	if !closing {
-		r.started, r.path, r.dir = true, path, r.cfg.dirFor(path)
+		r.started, r.path, r.dir, r.progressed = true, path, r.cfg.dirFor(path), time.Now()
 	}
 	r.mu.Unlock()
 	switch {

@@ -4,8 +4,11 @@ package backup_test
 
 import (
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -86,4 +89,48 @@ func TestRestoreLease(t *testing.T) {
 	if n := countRows(t, path); n != 2 {
 		t.Errorf("%d rows", n)
 	}
+}
+
+// Who waits for a lease is left alone, although nothing gets to the replica: it looks how long the
+// lease does not change.
+func TestLeaseIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	l := newLive(t)
+	l.cfg.LeaseTTL = time.Minute
+	l.start()
+
+	other := newLive(t)
+	other.cfg = l.cfg
+	lines, alarm := make(lineWriter, 1000), make(chan struct{})
+	other.cfg.Logger = slog.New(slog.NewTextHandler(lines, nil))
+	other.cfg.AlarmAfter, other.cfg.FinalSync = 2*time.Second, time.Second
+	raised := sync.OnceFunc(func() { close(alarm) })
+	other.cfg.OnAlarm = func(backup.Alarm) { raised() }
+	r := other.new()
+	defer r.Close()
+	started := make(chan error, 1)
+	go func() { started <- r.Start(t.Context(), other.path, "", nil) }()
+	<-alarm
+	for len(lines) > 0 {
+		if line := <-lines; strings.Contains(line, "starting the replicator again") {
+			t.Error(line)
+		}
+	}
+	if err := r.Close(); err != nil && !errors.Is(err, backup.ErrNotReplicated) {
+		t.Error(err)
+	}
+	if err := <-started; err == nil {
+		t.Error("started beside another machine")
+	}
+}
+
+// A lineWriter has what is written to it, as far as there is room.
+type lineWriter chan string
+
+func (w lineWriter) Write(line []byte) (int, error) {
+	select {
+	case w <- string(line):
+	default:
+	}
+	return len(line), nil
 }

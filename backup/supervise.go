@@ -190,7 +190,7 @@ func (r *Replica) event(p *process, e wire.Event) {
 		r.work.Go(func() { r.occupy(p) })
 	case wire.Ready:
 		r.mu.Lock()
-		r.ready = true
+		r.ready, r.progressed = true, time.Now()
 		r.mu.Unlock()
 		r.update(func(s *Status) { s.State, s.Why, s.Error = Replicating, "", "" })
 	case wire.State:
@@ -238,10 +238,13 @@ func (r *Replica) deniedLast() bool {
 	return r.denied
 }
 
-// idle is how long nothing has moved to the replica.
+// idle is how long nothing has moved to the replica. Who waits for others is not idle.
 func (r *Replica) idle() time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if why := r.status.Why; strings.HasPrefix(why, waitingForLease) || strings.HasPrefix(why, waitingForLock) {
+		return 0
+	}
 	return time.Since(r.progressed)
 }
 
