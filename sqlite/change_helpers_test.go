@@ -108,7 +108,7 @@ func execute(tb testing.TB, db *sqlite.DB, statements ...string) {
 // of another process would be.
 func outside(tb testing.TB, db *sqlite.DB) *sql.DB {
 	tb.Helper()
-	pool, err := sql.Open(sqlite.DriverName, "file:"+db.Path()+"?_busy_timeout=10000")
+	pool, err := sql.Open(sqlite.DriverName, "file:"+db.Path()+"?_busy_timeout=100000")
 	check(tb, err)
 	pool.SetMaxOpenConns(1)
 	tb.Cleanup(func() { check(tb, pool.Close()) })

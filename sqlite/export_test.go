@@ -37,11 +37,35 @@ func CatchUp(l *ChangeLog) time.Duration {
 // Checkpoint does what the background does to the log of db now and then, and
 // reports whether it has held up readers.
 func Checkpoint(db *DB) (paused bool, err error) {
-	c, err := db.openConn(true)
+	m, err := NewMaintainer(db)
 	if err != nil {
 		return false, err
 	}
-	m := maintainer{db: db}
-	err = m.checkpoint(c)
-	return !m.notBefore.IsZero(), errors.Join(err, c.close())
+	paused, err = m.Checkpoint()
+	return paused, errors.Join(err, m.Close())
 }
+
+// A Maintainer does so again and again.
+type Maintainer struct {
+	m maintainer
+	c *conn
+}
+
+// NewMaintainer returns one beside that of db.
+func NewMaintainer(db *DB) (*Maintainer, error) {
+	c, err := db.openConn(true)
+	return &Maintainer{maintainer{db: db}, c}, err
+}
+
+// Checkpoint is one round, and reports whether it has held up readers.
+func (m *Maintainer) Checkpoint() (paused bool, err error) {
+	before := m.m.notBefore
+	err = m.m.checkpoint(m.c)
+	return m.m.notBefore != before, err
+}
+
+// Close closes its connection.
+func (m *Maintainer) Close() error { return m.c.close() }
+
+// CheckpointEvery is how often the background does so at most.
+const CheckpointEvery = checkpointEvery

@@ -440,7 +440,7 @@ func TestFunctionsAreReleased(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	for {
 		runtime.GC()
 		select {

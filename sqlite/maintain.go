@@ -128,11 +128,11 @@ func (m *maintainer) checkpoint(c *conn) error {
 	if !ok {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), checkpointEvery)
-	defer cancel()
 	if _, _, err := checkpoint(c, "PASSIVE"); err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), checkpointEvery)
+	defer cancel()
 	// What was written meanwhile is checkpointed by the next commit, and the
 	// one behind that begins the log anew.
 	tick := time.NewTicker(time.Millisecond)

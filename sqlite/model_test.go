@@ -179,9 +179,10 @@ func (m *modelCall) update(ctx context.Context) error {
 			return errOwn // rows are left open
 		case 8:
 			rows, err := tx.QueryContext(bg, "SELECT id FROM item")
-			if err != nil || !rows.Next() {
-				return errors.Join(err, errOwn)
+			if err == nil && !rows.Next() {
+				err = rows.Err() // the writer is lost
 			}
+			return err // rows are left open
 		case 9:
 			_ = exec(tx, m.id) // a violation that is dropped undoes its statement only
 		}

@@ -68,7 +68,7 @@ func TestOtherWriter(t *testing.T) {
 	check(t, db.Err())
 
 	// One that still waits when the lock is given up succeeds.
-	db = sqlitetest.OpenFile(t, db.Path(), "")
+	db = sqlitetest.OpenFile(t, db.Path(), "", sqlite.Options{BusyTimeout: patience})
 	done := make(chan error, 1)
 	go func() { done <- write(db, 5)() }()
 	until(t, "the write begins", func() bool { return sqlite.Waiting(db) == 0 })
@@ -81,7 +81,7 @@ func TestOtherWriter(t *testing.T) {
 // locked: that would take the busy timeout times their number.
 func TestOtherWriterManyWait(t *testing.T) {
 	t.Parallel()
-	const timeout, n = 200 * time.Millisecond, 10
+	const timeout, n = 200 * time.Millisecond, 100
 	db := sqlitetest.Open(t, itemSchema, sqlite.Options{BusyTimeout: timeout})
 	defer lock(t, db.Path())()
 	start := time.Now()

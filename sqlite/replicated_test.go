@@ -19,7 +19,7 @@ import (
 // which it writes.
 func replicate(t *testing.T, db *sqlite.DB) (stop func()) {
 	t.Helper()
-	pool, err := sql.Open(sqlite.DriverName, "file:"+db.Path()+"?_busy_timeout=10000")
+	pool, err := sql.Open(sqlite.DriverName, "file:"+db.Path()+"?_busy_timeout=100000")
 	check(t, err)
 	_, err = pool.ExecContext(bg, "CREATE TABLE IF NOT EXISTS replica (n); INSERT INTO replica VALUES (0)")
 	check(t, err)
@@ -207,11 +207,11 @@ func TestReplicatedLogStaysBounded(t *testing.T) {
 	db := sqlitetest.Open(t, itemSchema, sqlite.Options{Synchronous: sqlite.Normal, Replicated: true, Checkpoint: 400})
 	stop := replicate(t, db)
 	defer stop()
-	const most = 200 << 20
+	const most = 1 << 30
 	var largest, total int64
 	for id := int64(0); total < 5*largest || total < 8<<20; id++ {
-		stmt := insert(id)
-		stmt.SQL = "INSERT INTO item (id, note) VALUES (?, hex(zeroblob(4000)))"
+		stmt := insert(id % 1000)
+		stmt.SQL = "REPLACE INTO item (id, note) VALUES (?, hex(zeroblob(4000)))"
 		check(t, db.Write(bg, stmt))
 		value(t, db, "SELECT max(id) FROM item")
 		info, err := os.Stat(db.Path() + "-wal")

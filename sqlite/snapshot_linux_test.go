@@ -23,11 +23,9 @@ func TestSnapshotOnDiskThatBecomesFull(t *testing.T) {
 	t.Parallel()
 	dir := smallDisk(t, "64m")
 	db := openLarge(t, sqlite.Options{})
-	done := make(chan error, 1)
-	go func() { done <- db.Snapshot(bg, "main", filepath.Join(dir, "copy")) }()
-	underWay(t, dir)
-	free := fill(t, dir)
-	wantErr(t, <-done, sqlite.ErrDiskFull)
+	free := func() {}
+	ctx := &halfway{Context: bg, dir: dir, do: func() { free = fill(t, dir) }}
+	wantErr(t, db.Snapshot(ctx, "main", filepath.Join(dir, "copy")), sqlite.ErrDiskFull)
 	wantFiles(t, dir, "filling")
 	check(t, db.Err())
 	check(t, write(db, 1)())
