@@ -10,7 +10,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/bedplate/bedplate/auth"
 )
@@ -39,7 +38,7 @@ func TestAuthBelowPrefix(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client := &http.Client{Jar: jar, Timeout: 20 * time.Second}
+	client := &http.Client{Jar: jar, Timeout: patience}
 	send := func(method, target string, form url.Values) (status int, at, body string) {
 		t.Helper()
 		req, err := http.NewRequestWithContext(t.Context(), method, target, strings.NewReader(form.Encode()))

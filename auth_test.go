@@ -39,7 +39,7 @@ func (i inbox) wait(t testing.TB) auth.Message {
 	select {
 	case m := <-i:
 		return m
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("no mail")
 		return auth.Message{}
 	}

@@ -229,11 +229,11 @@ func TestOpenAndCloseOften(t *testing.T) { // not parallel: it counts goroutines
 	}
 }
 
-// settled returns the number of goroutines when it is at most limit, or does
-// not fall any more.
+// settled returns the number of goroutines when it is at most limit, or after
+// a long time.
 func settled(limit int) int {
 	n := runtime.NumGoroutine()
-	for deadline := time.Now().Add(2 * time.Second); n > limit && time.Now().Before(deadline); n = runtime.NumGoroutine() {
+	for deadline := time.Now().Add(patience); n > limit && time.Now().Before(deadline); n = runtime.NumGoroutine() {
 		runtime.Gosched()
 	}
 	return n

@@ -19,9 +19,6 @@ import (
 
 const posts = "/api/records/v1/posts"
 
-// soon is within what a stream must end that is not permitted any more.
-const soon = 5 * time.Second
-
 // apiKey makes an API key in a session.
 func (l *live) apiKey(t testing.TB, token, scopes string, seconds int) (id, key string) {
 	t.Helper()
@@ -105,7 +102,7 @@ func TestH2_RowsThatLeaveTheView(t *testing.T) {
 	if err := json.Unmarshal([]byte(f.data), &lost); err != nil || lost.Error.Status != 1 || strings.Contains(f.data, "new") {
 		t.Errorf("the record that is not ada's any more: %s", f.data)
 	}
-	one.ends(soon)
+	one.ends()
 	// Whoever resumes from before is told the same, and eve nothing at all.
 	l.exec(t, `INSERT INTO post (id, author, text) SELECT 3, id, 'eve' FROM _user WHERE email = 'eve@example.com'`)
 	f, _ = hers.next()
@@ -114,11 +111,14 @@ func TestH2_RowsThatLeaveTheView(t *testing.T) {
 	}
 }
 
-// A stream ends soon after what ends the credential it was opened with, and
+// A stream ends after what ends the credential it was opened with, and
 // the streams of others do not.
 func TestH3_StreamsEndWithTheirCredential(t *testing.T) {
 	t.Parallel()
-	l := newLive(t, liveConfig(t.TempDir()))
+	cfg := liveConfig(t.TempDir())
+	clock := new(testClock)
+	cfg.Auth.Now = clock.Now
+	l := newLive(t, cfg)
 	ctx := t.Context()
 	type user struct {
 		name   string
@@ -162,7 +162,7 @@ func TestH3_StreamsEndWithTheirCredential(t *testing.T) {
 		"key revoked": {seconds: 3600, end: func(u user) {
 			l.as(u.tokens.AuthToken).want(t, "DELETE", "/api/auth/v1/api_keys/"+u.keyID, "", 200, "")
 		}},
-		"key expired": {seconds: 3, end: func(user) {}},
+		"key expired": {seconds: 600, end: func(user) { clock.Add(601 * time.Second) }},
 	}
 	users, streams := map[string]user{}, map[string]*stream{}
 	for way, tt := range ways {
@@ -181,14 +181,12 @@ func TestH3_StreamsEndWithTheirCredential(t *testing.T) {
 	_, other := l.login(t, "bob")
 	stay := []*stream{l.bearing(t, other.AuthToken, notes+"/subscribe/*"), l.stream(t, notes+"/subscribe/*")}
 	l.listening(t, len(ways)+len(stay))
-	var begin time.Time
 	for way, tt := range ways {
-		begin = time.Now()
 		tt.end(users[way])
 	}
 	for way, s := range streams {
 		t.Log(way)
-		s.ends(soon - time.Since(begin))
+		s.ends()
 	}
 	l.listening(t, len(stay))
 	l.as("").want(t, "POST", notes, `{"text":"still here"}`, 200, "")
@@ -244,7 +242,7 @@ func TestH3_CookieStreams(t *testing.T) {
 	l.exec(t, `INSERT INTO post (author, text) VALUES (?, 'x')`, id[:])
 	s.want(fmt.Sprintf(`{"Insert":{"author":%q,"id":1,"text":"x"},"seq":1}`, id))
 	check(t, l.Auth.EndSessions(t.Context(), id))
-	s.ends(soon)
+	s.ends()
 }
 
 // An expired token holds no stream either, by the clock of the sign-in.
@@ -257,7 +255,7 @@ func TestH3_Expiry(t *testing.T) {
 	_, tokens := l.login(t, "ada")
 	s := l.bearing(t, tokens.AuthToken, posts+"/subscribe/*")
 	clock.Add(time.Hour + 2*time.Minute)
-	s.ends(soon)
+	s.ends()
 	if res := l.get(t, posts+"/subscribe/*", "Authorization", "Bearer "+tokens.AuthToken); res.status != 403 {
 		t.Errorf("again: %d", res.status)
 	}
@@ -335,7 +333,7 @@ func TestH5_Tickets(t *testing.T) {
 	three := ticket(mine)
 	check(t, l.Auth.EndSessions(t.Context(), ada))
 	refused("ended", path(three), 401)
-	s.ends(soon)
+	s.ends()
 	for _, secret := range secrets {
 		if strings.Contains(log.String(), secret) {
 			t.Errorf("the log holds %s", secret)

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -112,11 +113,14 @@ func TestAttackSlowCheck(t *testing.T) {
 		id, _ := ctx.Value(who{}).(string)
 		return records.Caller{ID: id}
 	}
-	var running, most, asked atomic.Int64
+	var slow atomic.Bool
+	var running, most atomic.Int64
 	cfg.Realtime = &realtime.Config{
 		Identify: func(context.Context) realtime.Identity { return realtime.Identity{User: "ada"} },
 		Check: func(ctx context.Context, ids []realtime.Identity) ([]bool, error) {
-			asked.Add(1)
+			if !slow.Load() {
+				return slices.Repeat([]bool{true}, len(ids)), nil
+			}
 			most.Store(max(most.Load(), running.Add(1)))
 			defer running.Add(-1)
 			<-ctx.Done()
@@ -127,9 +131,10 @@ func TestAttackSlowCheck(t *testing.T) {
 	s := l.stream(t, notes+"/subscribe/*")
 	l.exec(t, `INSERT INTO note (id) VALUES (1)`)
 	s.want(`{"Insert":{"author":null,"id":1,"text":null},"seq":1}`)
-	s.ends(3 * soon)
-	if most.Load() != 1 || asked.Load() > 5 {
-		t.Errorf("asked %d times, %d at once", asked.Load(), most.Load())
+	slow.Store(true)
+	s.ends()
+	if most.Load() != 1 {
+		t.Errorf("asked %d times at once", most.Load())
 	}
 }
 
@@ -168,9 +173,6 @@ func TestAttackSlowFilters(t *testing.T) {
 	l.exec(t, `INSERT INTO post (author, text) VALUES (?, 'x')`, ada[:])
 	mine.want(fmt.Sprintf(`{"Insert":{"author":%q,"id":1,"text":"x"},"seq":1}`, ada))
 	took := time.Since(begin)
-	if took > 5*time.Second/2 {
-		t.Errorf("others get their events after %v", took)
-	}
 	for range rows + 2 {
 		some.next()
 	}
@@ -180,7 +182,11 @@ func TestAttackSlowFilters(t *testing.T) {
 			t.Error(f)
 		}
 	}
-	t.Logf("slow: %v", time.Since(begin))
+	whole := time.Since(begin)
+	t.Logf("slow: %v", whole)
+	if took > whole/2 { // which is all of it for who is held up
+		t.Errorf("others get their events after %v, those with slow filters after %v", took, whole)
+	}
 }
 
 // A rule that cannot be judged in time tells nobody anything, and everybody it
@@ -188,7 +194,7 @@ func TestAttackSlowFilters(t *testing.T) {
 func TestAttackSlowRule(t *testing.T) {
 	t.Parallel()
 	cfg := liveConfig(t.TempDir())
-	cfg.SQLite.MaxStatement = 100 * time.Millisecond
+	cfg.SQLite.MaxStatement = 500 * time.Millisecond // which is ample for the others
 	slow := cfg.Records[0]
 	slow.Name, slow.ReadRule = "slow", `CASE WHEN _ROW_.id = 1 THEN (SELECT count(*) FROM n, n AS m, n AS o, n AS p WHERE n.i + m.i + o.i + p.i > 0) > 0 ELSE 1 END`
 	cfg.Records = append(cfg.Records, slow)

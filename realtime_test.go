@@ -136,7 +136,7 @@ func TestResume(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, s := range open {
-		s.ends(patience)
+		s.ends()
 	}
 	l = newLive(t, cfg)
 	s := l.stream(t, notes+"/subscribe/*", "Last-Event-ID", f.id)
@@ -153,7 +153,7 @@ func TestListThenSubscribe(t *testing.T) {
 	for w := range 2 {
 		writers.Go(func() {
 			c := l.as("")
-			for i := 0; ; i++ {
+			for i := range 1500 { // no more than the buffers of the streams take
 				select {
 				case <-stop:
 					return
@@ -430,7 +430,9 @@ func TestRealtimeWithCaller(t *testing.T) {
 // A server with streams stops at once, and tells them so.
 func TestServeEndsStreams(t *testing.T) {
 	t.Parallel()
-	b := open(t, liveConfig(t.TempDir()))
+	cfg := liveConfig(t.TempDir())
+	cfg.DrainTimeout = patience // after which there would be an error
+	b := open(t, cfg)
 	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -445,7 +447,6 @@ func TestServeEndsStreams(t *testing.T) {
 	for range 20 {
 		l.stream(t, notes+"/subscribe/*")
 	}
-	begin := time.Now()
 	cancel()
 	retry := ""
 	for f := range s.frames {
@@ -453,9 +454,6 @@ func TestServeEndsStreams(t *testing.T) {
 	}
 	if err := <-served; err != nil {
 		t.Error(err)
-	}
-	if d := time.Since(begin); d > 3*time.Second {
-		t.Errorf("the end took %v", d)
 	}
 	if retry == "" {
 		t.Error("the stream was not told when to come back")

@@ -76,7 +76,7 @@ func (i *inbox) to(address string) (mails []auth.Message) {
 // until waits for a condition that mails bring about.
 func (i *inbox) until(t testing.TB, condition func() bool) {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	for !condition() {
 		select {
 		case <-i.wake:

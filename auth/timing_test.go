@@ -38,7 +38,7 @@ func timingEqual(t *testing.T, name string, a, b func()) {
 		x, y := interleave(n, a, b)
 		p, gap := mannWhitney(x, y), (median(x) - median(y)).Abs()
 		seen += fmt.Sprintf("\n\tp = %.2g, medians %v and %v", p, median(x), median(y))
-		if (p > 0.01 || gap < min(median(x), median(y))/20) && gap < time.Millisecond {
+		if p > 0.01 || gap < min(median(x), median(y))/20 && gap < time.Millisecond {
 			t.Logf("%s:%s", name, seen)
 			return
 		}

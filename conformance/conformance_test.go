@@ -7,11 +7,13 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -66,11 +68,11 @@ func runScript(t *testing.T, dir, name string, env ...string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "node", "--test", "--test-reporter=tap", name)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // it has children
-	cmd.WaitDelay = 5 * time.Second
+	cmd.WaitDelay = patience
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), env...)
 	out, err := cmd.CombinedOutput()
@@ -115,7 +117,7 @@ func serveFixture(t *testing.T, port int, args ...string) (url string) {
 	cmd := exec.Command("./serve.sh", append([]string{"--port", fmt.Sprint(port)}, args...)...)
 	cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
 	cmd.Stdout, cmd.Stderr = &output, &output
-	cmd.WaitDelay = time.Second
+	cmd.WaitDelay = patience
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +132,7 @@ func serveFixture(t *testing.T, port int, args ...string) (url string) {
 			if err != nil {
 				t.Errorf("serve.sh: %v\n%s", err, &output)
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(patience):
 			t.Errorf("serve.sh does not stop")
 			_ = cmd.Process.Kill()
 			<-ended
@@ -158,14 +160,26 @@ func serveFixture(t *testing.T, port int, args ...string) (url string) {
 	}
 }
 
+// patience is how long a test waits for what should happen soon, on a busy machine, too.
+const patience = 2 * time.Minute
+
+// freePort is a port that nobody listens on, or is given until a server does: it is below those that the
+// system hands out.
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		port := 10_000 + rand.N(20_000)
+		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err != nil {
+			continue
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return port
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatal("no port is free")
+	return 0
 }
 
 func get(ctx context.Context, url string) (string, error) {

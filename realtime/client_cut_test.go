@@ -255,13 +255,9 @@ func TestSubscribe_leavesNothing(t *testing.T) { // not parallel: it counts goro
 		}
 		defer func() { _ = conn.Close() }()
 	}
-	cancelled := time.Now()
 	cancel()
 	running.Wait()
-	if took := time.Since(cancelled); took > 5*time.Second {
-		t.Errorf("clients took %v to end", took)
-	}
-	for end := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before; runtime.Gosched() {
+	for end := time.Now().Add(patience); runtime.NumGoroutine() > before; runtime.Gosched() {
 		if time.Now().After(end) {
 			stacks := make([]byte, 1<<20)
 			t.Fatalf("%d goroutines, %d before\n%s", runtime.NumGoroutine(), before, stacks[:runtime.Stack(stacks, true)])

@@ -28,12 +28,16 @@ func TestMain(m *testing.M) {
 
 func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
-// waitUntil waits for a condition, for a minute at most.
+// patience is for what must come: a machine that is busy may need a while, so
+// that it only tells what hangs.
+const patience = 2 * time.Minute
+
+// waitUntil waits for a condition.
 func waitUntil(t *testing.T, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !condition(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(patience); !condition(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal("waited for a minute")
+			t.Fatalf("waited for %v", patience)
 		}
 	}
 }

@@ -191,7 +191,7 @@ func TestH7_NeverReads(t *testing.T) {
 			s.exec(t, "INSERT INTO note (n) VALUES (1)")
 			select {
 			case <-all:
-			case <-time.After(time.Minute):
+			case <-time.After(patience):
 				t.Fatalf("%d of %d have not got an event", left.Load(), readers)
 			}
 			times = append(times, taken...)
@@ -212,23 +212,22 @@ func TestH7_NeverReads(t *testing.T) {
 		leave()
 		waitUntil(t, func() bool { return s.svc.Streams() == readers })
 	}
-	compareMedians(t, "p99 of the delivery", with, without)
+	compare(t, "p99 of the delivery", with, without)
 }
 
-// compareMedians checks that with is no more than without but for noise: by the
-// median of the ratios of what was measured one right after the other, since
-// the load of the machine may change meanwhile.
-func compareMedians(t *testing.T, what string, with, without []time.Duration) {
+// compare checks that with is no more than without but for noise: by the ratios of
+// what was measured one right after the other, since the load of the machine may
+// change meanwhile. What is the product's doing is in nearly all of them.
+func compare(t *testing.T, what string, with, without []time.Duration) {
 	t.Helper()
 	ratios := make([]float64, len(with))
 	for i := range ratios {
 		ratios[i] = float64(with[i]) / float64(without[i])
 	}
 	slices.Sort(ratios)
-	ratio := ratios[len(ratios)/2]
-	t.Logf("%s: %.2f times what it is without (%v and %v)", what, ratio, with, without)
-	if ratio > 2 && !raceEnabled {
-		t.Errorf("%s: %.2f times what it is without", what, ratio)
+	t.Logf("%s: %.2f times what it is without (%v and %v)", what, ratios, with, without)
+	if least := ratios[len(ratios)/4]; least > 2 && !raceEnabled {
+		t.Errorf("%s: %.2f times what it is without, or more", what, least)
 	}
 }
 
@@ -257,7 +256,7 @@ func TestH9_WriterIsNotBlocked(t *testing.T) {
 		leave()
 		waitUntil(t, func() bool { return s.svc.Streams() == 1 })
 	}
-	compareMedians(t, "commit", with, without)
+	compare(t, "commit", with, without)
 }
 
 // usage is what streams take.
@@ -286,7 +285,7 @@ const few = 20
 func (base usage) wait(t *testing.T) {
 	t.Helper()
 	var now usage
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		now = measureUsage()
 		if now.goroutines <= base.goroutines+few && now.files <= base.files+few && now.heap <= base.heap+base.heap/20+1<<20 {
 			break

@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -58,14 +59,14 @@ func TestNothingIsMissed(t *testing.T) {
 	var away gate
 	followers := make([]*follower, clients)
 	for i := range followers {
-		followers[i] = &follower{open: open, cuts: &cutter{rand: rand.New(rand.NewPCG(uint64(i), 7))}}
+		followers[i] = &follower{open: open, cuts: &cutter{site: site, rand: rand.New(rand.NewPCG(uint64(i), 7))}}
 		if i%4 == 0 {
 			followers[i].cuts.away = &away
 		}
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			followers[i].follow(ctx, "http://"+site.addr)
+			followers[i].follow(ctx)
 		}()
 	}
 	waitUntil(t, func() bool {
@@ -144,11 +145,11 @@ func (f *follower) position() int64 {
 	return f.seq
 }
 
-func (f *follower) follow(ctx context.Context, url string) {
+func (f *follower) follow(ctx context.Context) {
 	tr := &http.Transport{DialContext: f.cuts.dial, DisableKeepAlives: true}
 	defer tr.CloseIdleConnections()
 	err := realtime.Subscribe(ctx, realtime.SubscribeOptions{
-		URL: url, API: "notes", Client: &http.Client{Transport: tr},
+		URL: "http://proof.test", API: "notes", Client: &http.Client{Transport: tr},
 		MinBackoff: 5 * time.Millisecond, MaxBackoff: 200 * time.Millisecond,
 		Position: func(id string) {
 			f.mu.Lock()
@@ -206,9 +207,11 @@ func (f *follower) audit(ledger map[int64]string, start int64) (missed int, err 
 	return missed, nil
 }
 
-// A cutter makes connections that break after a random number of bytes, in
-// the middle of whatever is under way.
+// A cutter makes connections to a site that break after a random number of
+// bytes, in the middle of whatever is under way.
 type cutter struct {
+	site *proofSite
+
 	mu   sync.Mutex
 	rand *rand.Rand
 	n    atomic.Int64
@@ -254,7 +257,7 @@ func (g *gate) leaveOpen() {
 	}
 }
 
-func (c *cutter) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+func (c *cutter) dial(ctx context.Context, network, _ string) (net.Conn, error) {
 	c.mu.Lock()
 	left, long := 600+c.rand.IntN(20_000), c.rand.IntN(4) == 0
 	c.mu.Unlock()
@@ -264,7 +267,11 @@ func (c *cutter) dial(ctx context.Context, network, addr string) (net.Conn, erro
 		case <-ctx.Done():
 		}
 	}
-	conn, err := new(net.Dialer).DialContext(ctx, network, addr)
+	addr := c.site.addr.Load()
+	if addr == nil {
+		return nil, syscall.ECONNREFUSED
+	}
+	conn, err := new(net.Dialer).DialContext(ctx, network, (*addr).String())
 	if err != nil {
 		return nil, err
 	}
@@ -290,7 +297,8 @@ func (c *cutConn) Read(p []byte) (int, error) {
 
 // A proofSite is a server that can be restarted.
 type proofSite struct {
-	path, addr string
+	path string
+	addr atomic.Pointer[net.Addr] // nil while it is stopped
 
 	db     *sqlite.DB
 	log    *sqlite.ChangeLog
@@ -301,7 +309,7 @@ type proofSite struct {
 }
 
 func newProofSite(t *testing.T, path string) *proofSite {
-	s := &proofSite{path: path, addr: "127.0.0.1:0", ledger: map[int64]string{}}
+	s := &proofSite{path: path, ledger: map[int64]string{}}
 	s.start(t, proofSchema)
 	t.Cleanup(func() { s.stop(t) })
 	return s
@@ -312,19 +320,21 @@ func (s *proofSite) start(t *testing.T, schema string) {
 	s.db = sqlitetest.OpenFile(t, s.path, schema, sqlite.Options{ChangeLog: sqlite.ChangeLogOptions{MaxRows: -1, MaxBytes: -1, MaxAge: -1}})
 	s.log = mainLog(t, s.db, "note")
 	s.svc = newService(t, s.db, realtime.Config{Retry: 5 * time.Millisecond, Subscribe: views{"notes": &testView{table: "note"}}.subscribe})
-	ln, err := net.Listen("tcp", s.addr)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.addr = ln.Addr().String()
 	s.srv = &http.Server{Handler: routes(s.svc), ReadHeaderTimeout: time.Minute}
 	s.srv.RegisterOnShutdown(s.svc.Drain)
 	go func() { _ = s.srv.Serve(ln) }()
+	addr := ln.Addr()
+	s.addr.Store(&addr)
 }
 
 func (s *proofSite) stop(t *testing.T) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	s.addr.Store(nil)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := errors.Join(s.srv.Shutdown(ctx), s.svc.Close(), s.db.Close()); err != nil {
 		t.Error(err)

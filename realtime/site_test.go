@@ -10,7 +10,6 @@ import (
 	"net/url"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/bedplate/bedplate/internal/sqlitetest"
 	"github.com/bedplate/bedplate/realtime"
@@ -141,8 +140,8 @@ func (s *site) get(t testing.TB, path string, headers ...string) reply {
 
 func (s *site) do(t testing.TB, method, path string, headers ...string) reply {
 	t.Helper()
-	// Nothing here takes a minute, unless it hangs.
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	// A stream lasts as long as the rest of its test.
+	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
 	req, err := http.NewRequestWithContext(context.WithValue(ctx, siteKey{}, s), method, s.url+s.sealQuery(path), nil)
 	if err != nil {
 		t.Fatal(err)

@@ -133,9 +133,9 @@ func TestE5_Parameters(t *testing.T) {
 }
 
 // tooSlow reports whether f takes more than factor times as long as something
-// else, which is measured at the same time, and does so again.
+// else, which is measured at the same time, and does so again and again.
 func tooSlow(factor int, than, f func()) bool {
-	for range 3 {
+	for range 5 {
 		start := time.Now()
 		than()
 		middle := time.Now()

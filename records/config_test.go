@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/bedplate/bedplate/records"
 )
@@ -145,7 +144,7 @@ func TestSchemaChange(t *testing.T) {
 	want(t, call(h, "", "POST", "/b", `{}`), 405, "")
 }
 
-// A change by another connection is seen within about a second.
+// A change by another connection is seen after a while.
 func TestSchemaChangeElsewhere(t *testing.T) {
 	t.Parallel()
 	db := openDB(t, `CREATE TABLE a (id INTEGER PRIMARY KEY, v TEXT) STRICT; INSERT INTO a VALUES (1, 'x')`)
@@ -156,12 +155,9 @@ func TestSchemaChangeElsewhere(t *testing.T) {
 	if _, err := own.ExecContext(context.Background(), `ALTER TABLE a ADD COLUMN w TEXT`); err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(3 * time.Second)
-	for tick := time.NewTicker(20 * time.Millisecond); ; <-tick.C {
-		if r := get(h, "", "/a/1"); r.body == `{"id":1,"v":"x","w":null}` {
-			return
-		} else if r.status != 200 || time.Now().After(deadline) {
-			t.Fatalf("%v", r)
-		}
-	}
+	until(t, func() bool {
+		r := get(h, "", "/a/1")
+		wantStatus(t, r, 200)
+		return r.body == `{"id":1,"v":"x","w":null}`
+	})
 }

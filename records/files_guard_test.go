@@ -169,20 +169,15 @@ func TestDeletesDoNotWaitForTheStore(t *testing.T) {
 		<-ctx.Done()
 		return ctx.Err()
 	}
-	begin := time.Now()
 	want(t, call(f, "", "DELETE", "/doc/1", ""), 200, "deleted")
-	if took := time.Since(begin); took > 5*time.Second {
-		t.Errorf("a delete takes %v", took)
-	}
-	if n := asked.Load(); n == 0 || n > 4 {
+	if n := asked.Swap(0); n == 0 || n > 4 {
 		t.Errorf("the store is asked %d times", n)
 	}
-	begin = time.Now()
 	want(t, call(f, "", "POST", "/doc", `{"title":7,"one":`+fileJSON("a", "", "A")+`}`), 400, "Invalid Parameters")
 	execSQL(t, f.db, `INSERT INTO doc (id, title) VALUES (5, 'taken')`)
 	wantStatus(t, call(f, "", "POST", "/doc", `{"title":"taken","one":`+fileJSON("a", "", "A")+`}`), 400)
-	if took := time.Since(begin); took > 5*time.Second {
-		t.Errorf("a refused upload takes %v", took)
+	if n := asked.Load(); n > 4 {
+		t.Errorf("the store is asked %d times for refused uploads", n)
 	}
 	// One that cannot be deleted is not in the way of others.
 	var bad atomic.Value

@@ -178,7 +178,7 @@ func TestBadQueries(t *testing.T) {
 		if r := get(h, "", "/t?"+q); r.status >= 500 && r.status != 503 {
 			t.Errorf("%s: %.100v", q, r)
 		}
-		if d := time.Since(start); d > 5*time.Second {
+		if d := time.Since(start); d > patience {
 			t.Errorf("%s takes %v", q, d)
 		}
 	}
@@ -305,17 +305,13 @@ func TestSlowListIsInterrupted(t *testing.T) {
 	db := openFile(t, t.TempDir()+"/test.db", `CREATE TABLE t (id INTEGER PRIMARY KEY, s TEXT) STRICT;
 		WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000) INSERT INTO t SELECT i, 's' || i FROM n`, sqlite.Options{Readers: 2})
 	h := serveConfig(t, db, records.Config{QueryTimeout: 100 * time.Millisecond, APIs: []records.API{
-		{Name: "slow", Table: "t", World: records.Read, ReadRule: `(SELECT count(*) FROM t a, t b WHERE a.s < b.s AND a.id <> _ROW_.id) > 0`},
-		{Name: "t", Table: "t", World: records.Read}}})
+		{Name: "slow", Table: "t", World: records.Read, ReadRule: `(SELECT count(*) FROM t a, t b WHERE a.s < b.s AND a.id <> _ROW_.id) > 0`}}})
+	patient := serveConfig(t, db, records.Config{QueryTimeout: patience, APIs: []records.API{{Name: "t", Table: "t", World: records.Read}}})
 	for range 4 {
-		start := time.Now()
 		r := get(h, "", "/slow")
 		if r.status != 503 || r.header.Get("Retry-After") == "" || r.body != "" {
 			t.Errorf("%v", r)
 		}
-		if d := time.Since(start); d > 5*time.Second {
-			t.Errorf("took %v", d)
-		}
-		wantStatus(t, get(h, "", "/t?filter[s]=s7&count=true"), 200)
+		wantStatus(t, get(patient, "", "/t?filter[s]=s7&count=true"), 200)
 	}
 }

@@ -45,7 +45,7 @@ func TestC12_Slow(t *testing.T) {
 	for _, path := range endpoints {
 		t.Run(path, func(t *testing.T) {
 			t.Parallel()
-			_, err := failing(t, path, oidctest.Hang(), &http.Client{Timeout: 300 * time.Millisecond})
+			_, err := failing(t, path, oidctest.Hang(), &http.Client{Timeout: 2 * time.Second})
 			var timeout net.Error
 			if !errors.As(err, &timeout) || !timeout.Timeout() || errors.Is(err, idp.ErrRefused) {
 				t.Errorf("error %v, want a timeout", err)

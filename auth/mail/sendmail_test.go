@@ -27,7 +27,7 @@ func newSendmail(t *testing.T, script string) (m *mail.Sendmail, dir string) {
 	if err := os.WriteFile(path, []byte(script), 0o700); err != nil { //nolint:gosec // a program
 		t.Fatal(err)
 	}
-	m, err := mail.NewSendmail(mail.SendmailConfig{Path: path, From: `"Example, Inc." <no-reply@app.example>`, Timeout: 20 * time.Second})
+	m, err := mail.NewSendmail(mail.SendmailConfig{Path: path, From: `"Example, Inc." <no-reply@app.example>`, Timeout: 2 * time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +87,7 @@ func TestSendmailHangs(t *testing.T) {
 	sent := make(chan error)
 	go func() { sent <- m.Send(ctx, hello) }()
 	pid := filepath.Join(dir, "pid")
-	for deadline := time.Now().Add(20 * time.Second); ; {
+	for deadline := time.Now().Add(2 * time.Minute); ; {
 		if _, err := os.Stat(pid); err == nil {
 			break
 		}

@@ -66,7 +66,7 @@ func (s *server) start(t *testing.T) {
 			}
 			sessions.Go(func() {
 				defer conn.Close()
-				if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err == nil {
+				if err := conn.SetDeadline(time.Now().Add(2 * time.Minute)); err == nil {
 					s.serve(conn)
 				}
 			})

@@ -44,7 +44,7 @@ func TestSite(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client := &http.Client{Jar: jar, Timeout: 20 * time.Second}
+	client := &http.Client{Jar: jar, Timeout: 2 * time.Minute}
 
 	open := func(path string) string {
 		t.Helper()
@@ -61,7 +61,7 @@ func TestSite(t *testing.T) {
 	select {
 	case m := <-mails:
 		link = regexp.MustCompile(`http://\S+/confirm/\w+`).FindString(m.Text)
-	case <-time.After(20 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("no mail")
 	}
 	send(t, client, http.MethodPost, link, url.Values{})

@@ -17,7 +17,7 @@ import (
 
 func TestGuestBook(t *testing.T) {
 	t.Parallel()
-	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	ctx, stop := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer stop()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

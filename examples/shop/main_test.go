@@ -22,7 +22,7 @@ func TestShop(t *testing.T) {
 	log.SetOutput(&lines)
 	log.SetFlags(0)
 	defer log.SetOutput(os.Stderr)
-	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	ctx, stop := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer stop()
 	b, mux, err := open(ctx, filepath.Join(t.TempDir(), "shop.db"))
 	if err != nil {

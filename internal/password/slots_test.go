@@ -23,7 +23,7 @@ func rawKey(password, salt string, memory, passes uint32) string {
 // waitUntil yields until the condition holds.
 func waitUntil(t *testing.T, holds func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !holds(); runtime.Gosched() {
+	for deadline := time.Now().Add(2 * time.Minute); !holds(); runtime.Gosched() {
 		if time.Now().After(deadline) {
 			t.Fatal("the condition does not come to hold")
 		}

@@ -90,7 +90,7 @@ func TestPutFaults(t *testing.T) {
 			if keys := f.stored(t); len(keys) > 0 {
 				t.Errorf("stored %q", keys)
 			}
-			if _, err := s.Open(t.Context(), "id"); !errors.Is(err, fs.ErrNotExist) {
+			if _, err := f.open(t, 0).Open(t.Context(), "id"); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("Open: %v", err)
 			}
 		})
@@ -149,7 +149,7 @@ func TestSlowPut(t *testing.T) {
 		t.Skip("takes seconds")
 	}
 	f := newFake(t)
-	const timeout = time.Second
+	const timeout = 2 * time.Second
 	s := f.open(t, timeout)
 	f.misbehave(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 		body := r.Body
@@ -159,7 +159,7 @@ func TestSlowPut(t *testing.T) {
 		}))
 		next.ServeHTTP(w, r)
 	})
-	data := pattern(32 << 20)
+	data := pattern(8 << 20)
 	began := time.Now()
 	err := s.Put(t.Context(), "id", bytes.NewReader(data), int64(len(data)))
 	if took := time.Since(began); err != nil || took < timeout {
@@ -220,7 +220,7 @@ func TestReadFaults(t *testing.T) {
 			_ = http.NewResponseController(w).Flush()
 			<-r.Context().Done()
 		}), want: context.DeadlineExceeded},
-		"hang, with a deadline": {fault: get(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }), limit: 200 * time.Millisecond, want: context.DeadlineExceeded},
+		"hang, with a deadline": {fault: get(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }), limit: 2 * time.Second, want: context.DeadlineExceeded},
 		"wrong checksum": {fault: func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 			if r.Method == http.MethodGet {
 				next = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -235,14 +235,14 @@ func TestReadFaults(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f := newFake(t)
-			timeout := 10 * time.Second
-			if tt.want != nil && errors.Is(tt.want, context.DeadlineExceeded) && tt.limit == 0 {
-				timeout = 200 * time.Millisecond
-			}
-			s := f.open(t, timeout)
-			if err := s.Put(t.Context(), "id", bytes.NewReader(data), int64(len(data))); err != nil {
+			if err := f.open(t, 0).Put(t.Context(), "id", bytes.NewReader(data), int64(len(data))); err != nil {
 				t.Fatal(err)
 			}
+			timeout := time.Minute
+			if tt.want != nil && errors.Is(tt.want, context.DeadlineExceeded) && tt.limit == 0 {
+				timeout = 2 * time.Second // and not less, because Open has to succeed
+			}
+			s := f.open(t, timeout)
 			f.misbehave(tt.fault)
 			ctx := t.Context()
 			if tt.limit > 0 {
@@ -287,12 +287,12 @@ func TestOtherFaults(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f := newFake(t)
-			s := f.open(t, 3*time.Second)
-			if tt.want != nil {
-				s = f.open(t, 200*time.Millisecond)
-			}
+			s := f.open(t, 0)
 			if err := s.Put(t.Context(), "id", strings.NewReader("x"), 1); err != nil {
 				t.Fatal(err)
+			}
+			if tt.want != nil {
+				s = f.open(t, 200*time.Millisecond)
 			}
 			f.misbehave(tt.fault)
 			_, openErr := s.Open(t.Context(), "id")

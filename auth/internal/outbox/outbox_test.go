@@ -22,7 +22,7 @@ import (
 	"github.com/bedplate/bedplate/sqlite"
 )
 
-const patience = 20 * time.Second
+const patience = 2 * time.Minute
 
 var (
 	bg    = context.Background()
