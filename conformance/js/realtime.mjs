@@ -20,7 +20,7 @@ const client = initClient(base);
 const api = "open_strict_table";
 const records = client.records(api);
 const path = `/api/records/v1/${api}`;
-const limit = { timeout: 30_000 };
+const limit = { timeout: 120_000 };
 
 const run = Date.now().toString(36);
 const mark = (title) => `${title} ${run} =?&`;
