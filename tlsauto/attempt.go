@@ -62,7 +62,9 @@ func (m *Manager) attempt(ctx context.Context, mc *managed) {
 	if a == nil {
 		return
 	}
-	if m.putRecord(mc, m.failure(a, errUnfinished)) != nil {
+	begun := m.failure(a, errUnfinished)
+	begun.Begun = true
+	if m.putRecord(mc, begun) != nil {
 		if !m.mayOrder(mc, got, true) {
 			m.putOff(a)
 			return
@@ -82,8 +84,8 @@ func (m *Manager) attempt(ctx context.Context, mc *managed) {
 	}
 }
 
-// errUnfinished is what the next process reads of an attempt that this one did not survive.
-var errUnfinished = errors.New("the attempt was begun and never ended")
+// errUnfinished is what other processes read of an attempt that is under way, or that this one did not survive.
+var errUnfinished = errors.New("an attempt was begun and has not ended")
 
 // mayOrder reports whether a certificate is ordered, or waits a little more: for another process that is at it, or
 // since the store has failed, which is to be blind. A store that fails for days must not end in a certificate
@@ -92,6 +94,12 @@ func (m *Manager) mayOrder(mc *managed, got, blind bool) bool {
 	now := m.now()
 	m.mu.Lock()
 	c, p := mc.newest(), &mc.plan
+	if got || blind { // who has begun the last attempt is not at it any more, as far as can be known
+		p.underWay = false
+		if now.Before(p.record.Next) {
+			m.firstIsOver(mc)
+		}
+	}
 	may := got
 	switch {
 	case !blind && !got:
@@ -191,11 +199,9 @@ func (m *Manager) nextIssuer(r record, now time.Time) (int, time.Time) {
 	return best, r.Held[m.issuerIDs[best]]
 }
 
-// issue has the issuer obtain a certificate, and checks what it returns.
+// issue obtains what an attempt is for.
 func (m *Manager) issue(ctx context.Context, a *renewal, limit time.Duration) (*certificate, error) {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	order := &Order{
+	c, err := m.obtain(ctx, a.issuer, &Order{
 		Names:      slices.Clone(a.mc.names),
 		KeyType:    m.cfg.KeyType,
 		Key:        a.key,
@@ -203,9 +209,20 @@ func (m *Manager) issue(ctx context.Context, a *renewal, limit time.Duration) (*
 		Challenges: m.board,
 		Logger:     m.cfg.Logger,
 		Now:        m.cfg.Now,
+	}, limit)
+	if err != nil {
+		return nil, err
 	}
+	return &certificate{tls: c, issuer: a.id, obtained: m.now().Truncate(time.Second)}, nil
+}
+
+// obtain has an issuer obtain a certificate, and checks what it returns.
+func (m *Manager) obtain(ctx context.Context, issuer Issuer, order *Order, limit time.Duration) (*tls.Certificate, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	names, key := slices.Clone(order.Names), order.Key
 	var c *tls.Certificate
-	err := guard(func() (err error) { c, err = a.issuer.Issue(ctx, order); return err })
+	err := guard(func() (err error) { c, err = issuer.Issue(ctx, order); return err })
 	m.logPanic("Issuer", err)
 	if err != nil {
 		if ctx.Err() != nil && errors.Is(err, context.DeadlineExceeded) {
@@ -213,13 +230,13 @@ func (m *Manager) issue(ctx context.Context, a *renewal, limit time.Duration) (*
 		}
 		return nil, err
 	}
-	if c, err = checkedCertificate(c, a.mc.names); err == nil {
-		err = checkNew(c, m.cfg.KeyType, a.key, m.now())
+	if c, err = checkedCertificate(c, names); err == nil {
+		err = checkNew(c, m.cfg.KeyType, key, m.now())
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errUnusable, err)
 	}
-	return &certificate{tls: c, issuer: a.id, obtained: m.now().Truncate(time.Second)}, nil
+	return c, nil
 }
 
 var errUnusable = errors.New("use what was issued")
@@ -236,13 +253,21 @@ func (m *Manager) succeeded(a *renewal, c *certificate) {
 	m.save(a.mc)
 }
 
-// undo takes back what was recorded of an attempt that the end of Run has cut short.
+// undo takes back what was recorded of an attempt that the end of Run has cut short. What somebody wants renewed
+// still is to be.
 func (m *Manager) undo(a *renewal) {
-	if a.before.Failures == 0 {
+	r := a.before
+	if a.wanted {
+		r.Wanted, r.Serial, r.Issuers = true, serialOf(a.old), m.issuersHash
+		if r.Failures == 0 {
+			r.At = m.now()
+		}
+	}
+	if r.Failures == 0 && !r.Wanted {
 		m.deleteRecord(a.mc)
 		return
 	}
-	_ = m.putRecord(a.mc, a.before) // the failure stays that was put before
+	_ = m.putRecord(a.mc, r) // the failure stays that was put before
 }
 
 // failure is the record of an attempt that has failed.

@@ -179,9 +179,10 @@ type tokenCache struct {
 	challenges Challenges
 	failed     func(error)
 
-	mu     sync.Mutex
-	over   bool
-	remove map[string]func() // by the cache's key
+	mu      sync.Mutex
+	over    bool
+	remove  map[string]func() // by the cache's key
+	running sync.WaitGroup    // what gives and removes answers; begins with mu held, and not when it is over
 }
 
 // Get never finds anything. Once the order is over, it does not even return: then the caller is
@@ -201,10 +202,14 @@ func (c *tokenCache) Get(context.Context, string) ([]byte, error) {
 func (c *tokenCache) Put(_ context.Context, key string, value []byte) error {
 	c.mu.Lock()
 	over := c.over
+	if !over {
+		c.running.Add(1)
+	}
 	c.mu.Unlock()
 	if over {
 		return errCut
 	}
+	defer c.running.Done()
 	remove, err := c.answer(key, value)
 	if err != nil {
 		c.failed(err) // autocert does not look at it
@@ -214,12 +219,15 @@ func (c *tokenCache) Put(_ context.Context, key string, value []byte) error {
 		return nil
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.over {
-		go remove()
+	over = c.over
+	if !over {
+		c.remove[key] = remove
+	}
+	c.mu.Unlock()
+	if over {
+		remove()
 		return errCut
 	}
-	c.remove[key] = remove
 	return nil
 }
 
@@ -238,19 +246,23 @@ func (c *tokenCache) answer(key string, value []byte) (remove func(), err error)
 	return remove, nil
 }
 
-// Delete removes an answer.
+// Delete removes an answer. autocert does not wait for that.
 func (c *tokenCache) Delete(_ context.Context, key string) error {
 	c.mu.Lock()
 	remove := c.remove[key]
 	delete(c.remove, key)
+	if remove != nil {
+		c.running.Add(1)
+	}
 	c.mu.Unlock()
 	if remove != nil {
+		defer c.running.Done()
 		remove()
 	}
 	return nil
 }
 
-// close ends the order, and removes the answers that are left.
+// close ends the order, and removes the answers that are left. Nothing is given or removed afterwards.
 func (c *tokenCache) close() {
 	c.mu.Lock()
 	c.over = true
@@ -258,6 +270,7 @@ func (c *tokenCache) close() {
 	c.remove = nil
 	c.mu.Unlock()
 	removeAll(maps.Values(left))
+	c.running.Wait()
 }
 
 // sightings are what an authority has answered to autocert, which does not tell why a challenge has

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"golang.org/x/crypto/acme/autocert"
 )
@@ -27,4 +29,21 @@ func TestTokenCacheEndsTheTimer(t *testing.T) {
 	if err := c.Put(t.Context(), "www.example.com+token", nil); !errors.Is(err, errCut) {
 		t.Error(err)
 	}
+}
+
+// autocert removes answers without waiting for that. When an order is over, all of them are removed.
+func TestTokenCacheWaitsForRemovals(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		removed := false
+		c := &tokenCache{ctx: t.Context(), remove: map[string]func(){
+			"www.example.com+token": func() { time.Sleep(time.Second); removed = true },
+		}}
+		go func() { _ = c.Delete(context.Background(), "www.example.com+token") }()
+		synctest.Wait()
+		c.close()
+		if !removed {
+			t.Error("an answer is still being removed")
+		}
+	})
 }

@@ -132,7 +132,7 @@ func (b *board) put(ctx context.Context, key string, a *answer) {
 	if err == nil {
 		limited, cancel := context.WithTimeout(ctx, storeTimeout)
 		defer cancel()
-		err = b.store.Put(limited, key, value)
+		err = guard(func() error { return b.store.Put(limited, key, value) })
 	}
 	if err == nil || ctx.Err() == nil { // the end of an attempt tells nothing of the store
 		b.report("put the answer to a challenge", err)
@@ -151,7 +151,11 @@ func (b *board) remove(ctx context.Context, key string, a *answer) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 	defer cancel()
-	b.report("remove the answer to a challenge", b.store.Delete(ctx, key))
+	b.report("remove the answer to a challenge", b.delete(ctx, key))
+}
+
+func (b *board) delete(ctx context.Context, key string) error {
+	return guard(func() error { return b.store.Delete(ctx, key) })
 }
 
 // certificate returns the answer to TLS-ALPN-01 for the name in a handshake, or why there is none.
@@ -244,7 +248,8 @@ func (b *board) forgetLocked() {
 
 // get returns the answer in the store, if that is good. One that somebody has left there is deleted.
 func (b *board) get(ctx context.Context, key string) *answer {
-	value, err := b.store.Get(ctx, key)
+	var value []byte
+	err := guard(func() (err error) { value, err = b.store.Get(ctx, key); return err })
 	missing := errors.Is(err, ErrNotFound)
 	if missing {
 		err = nil
@@ -257,7 +262,7 @@ func (b *board) get(ctx context.Context, key string) *answer {
 	if err == nil && b.now().Before(a.Until) {
 		return a
 	}
-	b.report("remove an old answer to a challenge", b.store.Delete(ctx, key))
+	b.report("remove an old answer to a challenge", b.delete(ctx, key))
 	return nil
 }
 

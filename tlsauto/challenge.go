@@ -209,11 +209,11 @@ func (t *attempt) present(ctx context.Context, name string, c *acme.Challenge) (
 		remove := func() {
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTimeout)
 			defer cancel()
-			if err := t.acme.DNS.CleanUp(ctx, fqdn, value); err != nil {
+			if err := guard(func() error { return t.acme.DNS.CleanUp(ctx, fqdn, value) }); err != nil {
 				t.order.Logger.WarnContext(ctx, "tlsauto: a DNS record could not be removed", "name", fqdn, "error", err)
 			}
 		}
-		return remove, t.acme.DNS.Present(ctx, fqdn, value)
+		return remove, guard(func() error { return t.acme.DNS.Present(ctx, fqdn, value) })
 	}
 }
 

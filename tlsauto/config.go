@@ -20,7 +20,9 @@ type Config struct {
 	Names []string
 
 	// Groups get one certificate for all names of a group, at most 100. A name that fails keeps the
-	// others of its group from being renewed.
+	// others of its group from being renewed. A group of other names is another certificate: after a
+	// name is added, the others are served what the Store has for them until that has been issued, for as
+	// long as it is valid.
 	Groups [][]string
 
 	// Files are pairs of PEM files, which win over Names and Groups for the names that they have: one of a
@@ -76,7 +78,7 @@ type Config struct {
 	// AdoptDelay is how long the old certificate is still served after a new one has come, for clients
 	// whose clock is slow; default 1 h if the new one lives for more than 30 days, or else 0. Negative:
 	// none. It is at most half of what is left of the old one, and none when an authority wants that to
-	// be renewed early.
+	// be renewed early: then other processes find the new one within two minutes, too, unless it is on demand.
 	AdoptDelay time.Duration
 
 	// AttemptTimeout is the most time that an attempt to obtain a certificate takes; default 5 min. A

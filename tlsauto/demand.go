@@ -70,6 +70,12 @@ func (m *Manager) known(name string) bool {
 	return m.table.Load().named(name) != nil || m.slotOnDemand(name) != nil
 }
 
+// accepts reports whether OnDemand has nothing against a name in its one form. That orders nothing.
+func (m *Manager) accepts(ctx context.Context, name string) bool {
+	name = demandable(name)
+	return m.cfg.OnDemand != nil && name != "" && m.decide(ctx, name, false) == ""
+}
+
 func (m *Manager) slotOnDemand(name string) *slot {
 	if s, ok := m.demanded.slots.Load(name); ok {
 		return s.(*slot)

@@ -22,6 +22,7 @@ const (
 	Obtaining     EventKind = "obtaining"      // an attempt begins
 	Obtained      EventKind = "obtained"       // a new certificate has come
 	Adopted       EventKind = "adopted"        // it is served from now on
+	StandingIn    EventKind = "standing_in"    // another certificate of the store is served for these names, as that for them all is missing or has expired
 	Failed        EventKind = "failed"         // an attempt has failed, or a certificate of the store cannot be used
 	StoreFailed   EventKind = "store_failed"   // something could not be read or stored; the certificate is served all the same
 	Expiring      EventKind = "expiring"       // less than a sixth of the life is left; again for each hour, and when it has expired

@@ -25,7 +25,7 @@ func StoredCertificate(ctx context.Context, store Store, issuers []Issuer, names
 	var newest *certificate
 	var errs []error
 	for _, issuer := range issuers {
-		c, err := storedOf(ctx, partOf(store, issuer.ID()), normal)
+		c, err := storedOf(ctx, partOf(store, issuer.ID()), certificateID(normal), normal)
 		switch {
 		case errors.Is(err, ErrNotFound):
 		case err != nil:
@@ -43,10 +43,15 @@ func StoredCertificate(ctx context.Context, store Store, issuers []Issuer, names
 	return nil, fmt.Errorf("tlsauto: read the certificate for %s: %w", names[0], errors.Join(errs...))
 }
 
-func storedOf(ctx context.Context, part Store, names []string) (*certificate, error) {
-	data, err := part.Get(ctx, certificateKey+certificateID(names))
+// storedOf returns a certificate that an issuer's part of a store has, which must be for all names. The error is
+// ErrNotFound if it is not there.
+func storedOf(ctx context.Context, part Store, id string, names []string) (*certificate, error) {
+	data, err := get(ctx, part, certificateKey+id)
 	if err != nil {
 		return nil, err
+	}
+	if data == nil {
+		return nil, ErrNotFound
 	}
 	c, err := decodeCertificate(data)
 	if err != nil {

@@ -144,11 +144,15 @@ func newTable(cfg Config, pairs []*tls.Certificate, all []*managed) *table {
 	for _, mc := range all {
 		s := newSlot(mc)
 		for _, name := range mc.names {
+			its := s
+			if c := mc.standIns[name]; c != nil {
+				its = &slot{managed: mc, certs: []*tls.Certificate{c.tls}}
+			}
 			if !fromFile[t.at(name)] {
-				t.put(name, s)
+				t.put(name, its)
 			}
 			if t.unnamed == nil && !mc.onDemand {
-				t.unnamed = s
+				t.unnamed = its
 			}
 		}
 	}

@@ -17,8 +17,9 @@ import (
 //
 // All other requests, even for challenges of which nothing is known, as those of another ACME client,
 // are for next. If that is nil, clients are sent to the same address at https with status 308, on
-// [Config.HTTPSPort], if the Host is a name that there is a certificate for, or will be; other hosts
-// get 421 (Misdirected Request), and unknown challenges 404.
+// [Config.HTTPSPort], if the Host is a name that there is a certificate for, or will be: that is
+// configured, or that OnDemand accepts, which is asked here, too. Other hosts get 421 (Misdirected
+// Request), and unknown challenges 404.
 func (m *Manager) HTTPHandler(next http.Handler) http.Handler {
 	if m.board != nil {
 		m.board.http.Store(true)
@@ -78,7 +79,7 @@ func (h *httpHandler) answer(w http.ResponseWriter, r *http.Request, host, token
 // redirect sends a client to https. Nothing of the request decides where to but a host that is known.
 func (h *httpHandler) redirect(w http.ResponseWriter, r *http.Request, host string) {
 	w.Header().Set("Connection", "close") // there is nothing more to ask here
-	if host == "" || !h.m.known(host) {
+	if host == "" || !h.m.known(host) && !h.m.accepts(r.Context(), host) {
 		http.Error(w, "This server does not have this host.", http.StatusMisdirectedRequest)
 		return
 	}

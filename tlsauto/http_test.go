@@ -3,10 +3,12 @@ package tlsauto
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -86,13 +88,37 @@ func TestHTTPHandlerRedirects(t *testing.T) {
 	}
 }
 
-// Names on demand are sent to https once they have been accepted.
+// Names on demand are sent to https if OnDemand accepts them, which it is asked once in a while, or if they have been
+// accepted. Nothing is ordered for that.
 func TestHTTPHandlerOnDemand(t *testing.T) {
 	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		m := demandManager(t, Config{OnDemand: func(_ context.Context, name string) error {
+			asked++
+			if name != "a.example.org" {
+				return errors.New("not ours")
+			}
+			return nil
+		}})
+		h := m.HTTPHandler(nil)
+		for range 3 {
+			for host, want := range map[string]string{
+				"A.example.org.": "https://a.example.org/", "b.example.org": "", "localhost": "", "192.0.2.1": "", "*.example.org": "", "b\u00fccher.example": "",
+			} {
+				if w := do(h, "GET", host, "/"); w.Header().Get("Location") != want || want == "" && w.Code != http.StatusMisdirectedRequest {
+					t.Errorf("%s: %d %q, want %q", host, w.Code, w.Header(), want)
+				}
+			}
+		}
+		if s := m.Status(); asked != 2 || s.OnDemand != 0 {
+			t.Errorf("asked %d times, %d certificates on demand", asked, s.OnDemand)
+		}
+	})
 	m := idleManager(t, Config{OnDemand: func(context.Context, string) error { return nil }})
 	h := m.HTTPHandler(nil)
 	if w := do(h, "GET", "a.example.org", "/"); w.Code != http.StatusMisdirectedRequest {
-		t.Errorf("before: %d", w.Code)
+		t.Errorf("before Run: %d", w.Code)
 	}
 	if err := m.admit("a.example.org"); err != nil {
 		t.Fatal(err)

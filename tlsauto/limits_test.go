@@ -87,7 +87,7 @@ func TestAuthorityHangsAtStart(t *testing.T) {
 
 		var now, most atomic.Int64
 		cfg.Issuers = []tlsauto.Issuer{&asked{ca, func(ctx context.Context, _, _ *x509.Certificate) (*tlsauto.RenewalInfo, error) {
-			most.Store(max(most.Load(), now.Add(1)))
+			raise(&most, now.Add(1))
 			defer now.Add(-1)
 			<-ctx.Done()
 			return nil, ctx.Err()
@@ -102,6 +102,12 @@ func TestAuthorityHangsAtStart(t *testing.T) {
 			t.Errorf("%d questions at a time, want 4", got)
 		}
 	})
+}
+
+// raise makes a number the greatest seen.
+func raise(most *atomic.Int64, n int64) {
+	for old := most.Load(); n > old && !most.CompareAndSwap(old, n); old = most.Load() {
+	}
 }
 
 func manyNames(n int) []string {

@@ -19,8 +19,9 @@ type managed struct {
 	now      func() time.Time
 
 	// The rest is guarded by Manager.mu.
-	cert      *certificate // nil: there is none yet
-	installed *certificate // what handshakes see of one on demand
+	cert      *certificate            // nil: there is none yet
+	standIns  map[string]*certificate // by name: what is served while cert is missing, or has expired
+	installed *certificate            // what handshakes see of one on demand
 	plan      plan
 }
 
@@ -31,6 +32,9 @@ type certificate struct {
 
 	// obtained is when it came from the issuer, in whole seconds; zero: that is not known.
 	obtained time.Time
+
+	// atOnce: it replaces one that may be revoked any moment, and does not wait for Config.AdoptDelay.
+	atOnce bool
 }
 
 // obtainedBy is when a certificate was obtained, or zero if that is not known, or cannot be true by the clock.

@@ -12,7 +12,9 @@ type plan struct {
 	coming     *certificate // is served from adoptAt on
 	adoptAt    time.Time
 	record     record    // of failed attempts; zero: none
+	underWay   bool      // the last one of record may be: another process has begun it
 	wanted     bool      // Renew has been called: due does not count
+	wantedAt   time.Time // when, if it was in this process
 	forced     bool      // and nothing has been tried since: nor does record
 	wait       time.Time // before which there is no attempt, for a reason that is no failure
 	waits      int       // of this kind, in a row
@@ -21,6 +23,7 @@ type plan struct {
 
 	read        bool      // the store could be read
 	readAt      time.Time // when to read it again
+	lookAgain   bool      // somebody has wanted that since it was read
 	readFails   int       // in a row
 	unreadSince time.Time // when the first of them was
 	unstored    *certificate
@@ -36,6 +39,7 @@ type plan struct {
 const (
 	orderPatience = 10 * time.Second // before a certificate is ordered although the store, which may have it, cannot be read
 	readAgain     = 15 * time.Minute // another process may have renewed it before its time
+	readUrgent    = time.Minute      // another process may have one, and clients need it
 )
 
 // newest is the certificate that is served, or the one that will be. Manager.mu must be held.
@@ -45,6 +49,9 @@ func (mc *managed) newest() *certificate {
 	}
 	return mc.cert
 }
+
+// lookNow has the store looked into, again if that is under way. Manager.mu must be held.
+func (mc *managed) lookNow() { mc.plan.readAt, mc.plan.lookAgain = time.Time{}, true }
 
 // A job is something that is to be done for a certificate.
 type job struct {
@@ -106,7 +113,7 @@ func (m *Manager) attemptAt(mc *managed) (time.Time, bool) {
 	if !p.wanted {
 		later(p.due)
 	}
-	if !p.forced {
+	if !p.forced && !p.underWay { // if it is, its lease says so, and when it has ended
 		later(p.record.Next)
 	}
 	if mc.onDemand {
@@ -132,13 +139,10 @@ func (mc *managed) nextExpiring() (time.Time, bool) {
 // to be told. Manager.mu must be held.
 func (m *Manager) take(mc *managed, c *certificate, now time.Time) []Event {
 	p := &mc.plan
-	delay := m.cfg.AdoptDelay
-	if p.early {
-		delay = -1 // the old one may be revoked any moment
-	}
-	p.coming, p.adoptAt = c, adoptionTime(mc.cert, c, delay, now)
+	c.atOnce = c.atOnce || p.early
+	p.coming, p.adoptAt = c, m.adoptionTime(mc, c, now)
 	p.due = dueTime(c, m.salt(), now)
-	p.early, p.wanted, p.forced, p.advice, p.record = false, false, false, advice{}, record{}
+	p.early, p.wanted, p.forced, p.underWay, p.advice, p.record = false, false, false, false, advice{}, record{}
 	p.wait, p.waits, p.expiresAt = time.Time{}, 0, time.Time{}
 	p.unstored, p.storeFails, p.storeError = nil, 0, "" // of the one before
 	if now.Before(p.adoptAt) {
@@ -147,9 +151,21 @@ func (m *Manager) take(mc *managed, c *certificate, now time.Time) []Event {
 	return m.adopt(mc)
 }
 
+// adoptionTime is when c takes the place of what is served. Manager.mu must be held.
+func (m *Manager) adoptionTime(mc *managed, c *certificate, now time.Time) time.Time {
+	delay := m.cfg.AdoptDelay
+	if c.atOnce {
+		delay = -1
+	}
+	return adoptionTime(mc.cert, c, delay, now)
+}
+
 // adopt makes handshakes see what is coming. Manager.mu must be held.
 func (m *Manager) adopt(mc *managed) []Event {
 	mc.cert, mc.plan.coming = mc.plan.coming, nil
+	if !mc.needsStandIns(m.now()) {
+		mc.standIns = nil
+	}
 	m.installLocked()
 	m.firstIsOver(mc)
 	m.hasChanged()

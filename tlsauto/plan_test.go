@@ -444,9 +444,7 @@ func TestOrdersAtATime(t *testing.T) {
 		ca := newMint(t, 90*day)
 		var now, most atomic.Int64
 		ca.fail = func(context.Context, int, *tlsauto.Order) error {
-			if n := now.Add(1); n > most.Load() {
-				most.Store(n)
-			}
+			raise(&most, now.Add(1))
 			time.Sleep(time.Second)
 			now.Add(-1)
 			return nil

@@ -32,10 +32,14 @@ const (
 
 	// obtainedLine comes before the PEM blocks of a certificate, where there may be text.
 	obtainedLine = "Obtained: "
+
+	// atOnceLine follows it for a certificate that replaces one at once.
+	atOnceLine = "Replaces: at once\n"
 )
 
 // A record is what is kept of failed attempts, so that neither a restart nor another process begins
-// anew. It is written before an attempt, too: one that ends with the process has failed.
+// anew. It is written before an attempt, too: one that ends with the process has failed. One without
+// failures keeps what was wanted.
 type record struct {
 	Serial   string               // of the certificate to be renewed; "" for the first one
 	Issuers  string               // those of the configuration that it is about
@@ -44,6 +48,7 @@ type record struct {
 	Next     time.Time            // when to try again
 	Issuer   string               // that has failed
 	Error    string               // of it
+	Begun    bool                 `json:",omitempty"` // the last attempt was, and no more is known of it
 	Wanted   bool                 `json:",omitempty"` // by Renew, although it was not due
 	Held     map[string]time.Time `json:",omitempty"` // issuers that want to be left alone until then
 }
@@ -51,7 +56,7 @@ type record struct {
 // applies reports whether a record is about the certificate that there is now, nil for none.
 func (r *record) applies(c *certificate, issuers string, now time.Time) bool {
 	switch {
-	case r.Issuers != issuers || r.Serial != serialOf(c) || r.Failures < 1:
+	case r.Issuers != issuers || r.Serial != serialOf(c) || r.Failures < 1 && !r.Wanted:
 		return false
 	case r.At.After(now.Add(clockTolerance)): // by a clock that was wrong
 		return false
@@ -110,8 +115,8 @@ func boundedText(s string) string {
 	}, strings.ToValidUTF8(s, "?"))
 }
 
-// encodeCertificate is what the store has of a certificate: when it was obtained, and PEM blocks of the key
-// (PKCS #8), the certificate and its intermediates.
+// encodeCertificate is what the store has of a certificate: when it was obtained, whether it replaces one at once,
+// and PEM blocks of the key (PKCS #8), the certificate and its intermediates.
 func encodeCertificate(c *certificate) ([]byte, error) {
 	key, err := x509.MarshalPKCS8PrivateKey(c.tls.PrivateKey)
 	if err != nil {
@@ -120,6 +125,9 @@ func encodeCertificate(c *certificate) ([]byte, error) {
 	var b bytes.Buffer
 	if !c.obtained.IsZero() {
 		b.WriteString(obtainedLine + c.obtained.UTC().Format(time.RFC3339) + "\n")
+	}
+	if c.atOnce {
+		b.WriteString(atOnceLine)
 	}
 	blocks := []*pem.Block{{Type: "PRIVATE KEY", Bytes: key}}
 	for _, der := range c.tls.Certificate {
@@ -142,6 +150,12 @@ func decodeObtained(data []byte) time.Time {
 		return time.Time{}
 	}
 	return at
+}
+
+// decodeAtOnce reports whether a certificate in the store replaces one at once.
+func decodeAtOnce(data []byte) bool {
+	head, _, _ := bytes.Cut(data, []byte("-----BEGIN"))
+	return bytes.Contains(head, []byte("\n"+atOnceLine))
 }
 
 // decodeCertificate does not check what the certificate is for.

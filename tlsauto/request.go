@@ -41,7 +41,8 @@ func (m *Manager) renew(name string) bool {
 	if mc == nil {
 		return false
 	}
-	mc.plan.wanted, mc.plan.forced, mc.plan.wait = true, true, time.Time{}
+	p := &mc.plan
+	p.wanted, p.wantedAt, p.forced, p.wait = true, m.now(), true, time.Time{}
 	m.wakeUp()
 	return true
 }
@@ -62,7 +63,7 @@ func (m *Manager) Reload() {
 	m.clientCAs.wakeUp()
 	m.mu.Lock()
 	for _, mc := range m.managed {
-		mc.plan.readAt = time.Time{}
+		mc.lookNow()
 	}
 	m.work.requestsAt = time.Time{}
 	m.mu.Unlock()

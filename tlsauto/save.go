@@ -24,7 +24,7 @@ func (m *Manager) save(mc *managed) bool {
 	if c == nil {
 		return true
 	}
-	err := m.put(c, mc.id)
+	err := m.put(mc, c)
 	now := m.now()
 	m.mu.Lock()
 	p := &mc.plan
@@ -40,22 +40,25 @@ func (m *Manager) save(mc *managed) bool {
 	if err != nil {
 		return false
 	}
+	if c.atOnce {
+		m.announce(mc, c)
+	}
 	m.deleteRecord(mc)
 	return true
 }
 
-func (m *Manager) put(c *certificate, id string) error {
+func (m *Manager) put(mc *managed, c *certificate) error {
 	data, err := encodeCertificate(c)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := m.lasting(writeTime)
 	defer cancel()
-	key := certificateKey + id
+	key := certificateKey + mc.id
 	if err := guard(func() error { return partOf(m.cfg.Store, c.issuer).Put(ctx, key, data) }); err != nil {
 		return fmt.Errorf("write %s: %w", key, err)
 	}
-	return nil
+	return m.point(ctx, mc, c, true)
 }
 
 // storeAgain tries again to store a certificate, unless another process has obtained a later one

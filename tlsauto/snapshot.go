@@ -48,6 +48,17 @@ func (m *Manager) statusOf(mc *managed, now time.Time) CertificateStatus {
 		NotStored: p.storeError,
 	}
 	s.NextTry, _ = m.attemptAt(mc)
+	if p.underWay {
+		s.LastError = "" // it may well succeed
+	}
+	for _, name := range mc.names {
+		if c := mc.standIns[name]; c != nil {
+			s.StandIns = append(s.StandIns, name)
+			if end := c.tls.Leaf.NotAfter; s.StandInsNotAfter.IsZero() || end.Before(s.StandInsNotAfter) {
+				s.StandInsNotAfter = end
+			}
+		}
+	}
 	switch {
 	case mc.cert == nil:
 		if m.cfg.NoFallback {

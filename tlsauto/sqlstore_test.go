@@ -33,6 +33,9 @@ func openSQL(t testing.TB, path string) *sql.DB {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close() })
+	if err := db.PingContext(t.Context()); err != nil { // several connections at once would lock each other out of WAL
+		t.Fatal(err)
+	}
 	return db
 }
 

@@ -31,6 +31,11 @@ type CertificateStatus struct {
 	Obtained  uint64    `json:"obtained,omitzero"`   // by this process
 	Failed    uint64    `json:"failed,omitzero"`     // attempts of this process
 
+	// StandIns are those of Names that another certificate of the store is served for, whatever State says, until
+	// there is one for them all, and StandInsNotAfter is when the first of them expires.
+	StandIns         []string  `json:"stand_ins,omitempty"`
+	StandInsNotAfter time.Time `json:"stand_ins_not_after,omitzero"`
+
 	NotStored string `json:"not_stored,omitzero"` // why the newest certificate could not be stored yet
 }
 

@@ -25,8 +25,15 @@ type found struct {
 // look reads what the store has of a certificate, as at the start, or when another process may have
 // renewed it.
 func (m *Manager) look(ctx context.Context, mc *managed) {
-	f, err := m.readStored(ctx, mc)
-	m.learn(ctx, mc, f, err)
+	reading, cancel := context.WithTimeout(ctx, readTime)
+	defer cancel()
+	f, err := m.readStored(reading, mc)
+	if m.learn(ctx, mc, f, err) {
+		if err := m.point(reading, mc, f.best, false); err != nil {
+			m.cfg.Logger.Debug("tlsauto: nothing in the store leads to a certificate", "names", mc.names, "error", boundedText(err.Error()))
+		}
+	}
+	m.findStandIns(reading, mc)
 }
 
 // readStored reads all at once: a store that is slow is so once. What could be read counts in spite of
@@ -34,6 +41,9 @@ func (m *Manager) look(ctx context.Context, mc *managed) {
 func (m *Manager) readStored(ctx context.Context, mc *managed) (found, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTime)
 	defer cancel()
+	m.mu.Lock()
+	mc.plan.lookAgain = false
+	m.mu.Unlock()
 	certs := make([][]byte, len(m.issuerIDs))
 	errs := make([]error, len(m.issuerIDs)+1)
 	var plan []byte
@@ -58,7 +68,7 @@ func (m *Manager) readStored(ctx context.Context, mc *managed) (found, error) {
 			f.bad = fmt.Errorf("use the certificate of %s in the store: %w", m.issuerIDs[i], err)
 			continue
 		}
-		if next := (&certificate{tls: c, issuer: m.issuerIDs[i], obtained: decodeObtained(data)}); isBetter(next, f.best, now) {
+		if next := (&certificate{tls: c, issuer: m.issuerIDs[i], obtained: decodeObtained(data), atOnce: decodeAtOnce(data)}); isBetter(next, f.best, now) {
 			f.best = next
 		}
 	}
@@ -102,16 +112,26 @@ func (m *Manager) learn(ctx context.Context, mc *managed, f found, err error) (b
 			p.record = record{} // of what was tried without knowing
 		}
 		p.read, p.readFails, p.unreadSince = true, 0, time.Time{}
-		p.readAt = now.Add(readAgain)
 	}
 	var events []Event
 	if better = isBetter(f.best, mc.newest(), now); better {
+		older, forced := p.wanted && f.best.obtained.Before(p.wantedAt.Truncate(time.Second)), p.forced
 		events = append([]Event{eventOf(Loaded, mc, f.best)}, m.take(mc, f.best, now)...)
+		if older { // it is that which is to be renewed
+			p.wanted, p.forced = true, forced
+		}
 	}
 	if f.record.applies(mc.newest(), m.issuersHash, now) && f.record.At.After(p.record.At) {
 		p.record, p.wanted = f.record, p.wanted || f.record.Wanted
-		if now.Before(p.record.Next) {
+		p.underWay = f.record.Begun
+		if !p.underWay && now.Before(p.record.Next) {
 			m.firstIsOver(mc) // the first attempt has failed, if before a restart
+		}
+	}
+	if err == nil && !p.lookAgain {
+		p.readAt = now.Add(readAgain)
+		if isUrgent(mc.newest(), now) && !mc.onDemand { // of which there may be thousands
+			p.readAt = now.Add(readUrgent)
 		}
 	}
 	m.mu.Unlock()

@@ -42,7 +42,7 @@ func TestStoredCertificate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, end := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, end := context.WithTimeout(t.Context(), patience)
 	ended := make(chan error, 1)
 	go func() { ended <- m.Run(ctx) }()
 	if err := m.WaitReady(ctx); err != nil {
@@ -98,7 +98,7 @@ func TestStoredCertificate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, end = context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, end = context.WithTimeout(t.Context(), patience)
 	go func() { ended <- again.Run(ctx) }()
 	if err := again.WaitReady(ctx); err != nil {
 		t.Error(err)

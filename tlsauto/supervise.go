@@ -22,7 +22,8 @@ type work struct {
 	jobs         int       // other jobs under way
 	questions    int       // those of them that ask an authority
 	demandAt     time.Time // before which nothing is ordered on demand
-	requestsAt   time.Time // when to look for requests of other processes
+	requestsAt   time.Time // when to look for requests of other processes, and what they announce
+	announced    string    // what they have, as a hash
 	last         time.Time // when the clock was looked at
 	changed      chan struct{}
 }
@@ -140,11 +141,12 @@ func (m *Manager) doDue(now time.Time) time.Time {
 	}
 	if requests {
 		m.spawn(m.readRequests)
+		m.spawn(m.readAnnounced)
 	}
 	return next
 }
 
-// tidy adopts what has been coming, and returns what is to be told.
+// tidy adopts what has been coming, ends what stands in and has expired, and returns what is to be told.
 func (m *Manager) tidy(now time.Time, at func(time.Time)) []Event {
 	var events []Event
 	for _, mc := range m.managed {
@@ -156,6 +158,7 @@ func (m *Manager) tidy(now time.Time, at func(time.Time)) []Event {
 				events = append(events, m.adopt(mc)...)
 			}
 		}
+		m.endStandIns(mc, now, at)
 		t, ok := mc.nextExpiring()
 		if ok && !now.Before(t) {
 			events = append(events, eventOf(Expiring, mc, mc.newest()))
@@ -290,7 +293,7 @@ func (m *Manager) forgetTimes() {
 		}
 		p.advice.askAt = time.Time{}
 		if p.coming != nil {
-			p.adoptAt = adoptionTime(mc.cert, p.coming, m.cfg.AdoptDelay, now)
+			p.adoptAt = m.adoptionTime(mc, p.coming, now)
 		}
 	}
 	m.work.demandAt, m.work.requestsAt = time.Time{}, time.Time{}

@@ -122,6 +122,9 @@ func TestStoreDownForLong(t *testing.T) {
 				store.set(nil)
 				pass(20 * time.Hour)
 				if a.served("example.com") != b.served("example.com") {
+					pass(time.Minute) // one of them may have renewed it just now
+				}
+				if a.served("example.com") != b.served("example.com") {
 					t.Error("they serve different certificates although the store is back")
 				}
 			})
