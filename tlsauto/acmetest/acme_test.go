@@ -20,7 +20,7 @@ func TestProfile(t *testing.T) {
 		t.Run(profile, func(t *testing.T) {
 			t.Parallel()
 			ca, i := withProfile(t, profiles, profile)
-			leaf, err := i.client(ca, nameA).trusted(t.Context(), 10*time.Second)
+			leaf, err := i.client(ca, nameA).trusted(t.Context(), patience)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -32,7 +32,7 @@ func TestProfile(t *testing.T) {
 	t.Run("unknown", func(t *testing.T) {
 		t.Parallel()
 		ca, i := withProfile(t, profiles, "eternal")
-		if !becomes(8*time.Second, func() bool { return i.wasTold(tlsauto.Failed) }) {
+		if !becomes(patience, func() bool { return i.wasTold(tlsauto.Failed) }) {
 			t.Fatal("it does not fail")
 		}
 		for _, e := range i.told() {
@@ -61,7 +61,7 @@ func TestSeveralNames(t *testing.T) {
 	group := []string{nameA, nameB, "www.site.test"}
 	i := mustRun(t, setup{ca: ca}, tlsauto.Config{Groups: [][]string{group}})
 	for _, name := range group {
-		leaf, err := i.client(ca, name).trusted(t.Context(), 10*time.Second)
+		leaf, err := i.client(ca, name).trusted(t.Context(), patience)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -86,7 +86,7 @@ func TestAddress(t *testing.T) {
 			})
 			c := i.client(ca, "")
 			c.asName = "127.0.0.1"
-			leaf, err := c.trusted(t.Context(), 10*time.Second)
+			leaf, err := c.trusted(t.Context(), patience)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -106,7 +106,7 @@ func TestLongName(t *testing.T) {
 		t.Fatal(len(name))
 	}
 	i := mustRun(t, setup{ca: ca}, tlsauto.Config{Names: []string{name}})
-	leaf, err := i.client(ca, name).trusted(t.Context(), 10*time.Second)
+	leaf, err := i.client(ca, name).trusted(t.Context(), patience)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +123,7 @@ func TestWildcard(t *testing.T) {
 		Issuers: []tlsauto.Issuer{&tlsauto.ACME{Directory: directory(t, ca, "a"), DNS: dnsHook{ca.DNS}, Challenges: []string{"dns-01"}}},
 	})
 	for _, name := range []string{"site.test", nameA} {
-		if _, err := i.client(ca, name).trusted(t.Context(), 15*time.Second); err != nil {
+		if _, err := i.client(ca, name).trusted(t.Context(), patience); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -162,7 +162,7 @@ func TestExternalAccount(t *testing.T) {
 				return mustRun(t, setup{ca: ca, who: who}, tlsauto.Config{Names: []string{name}, Issuers: []tlsauto.Issuer{by}})
 			}
 			wrong := run("wrong", nameA, []byte("another key of thirty-two bytes!"))
-			if !becomes(8*time.Second, func() bool { return wrong.wasTold(tlsauto.Failed) }) {
+			if !becomes(patience, func() bool { return wrong.wasTold(tlsauto.Failed) }) {
 				t.Error("a wrong key does not fail")
 			}
 			wrong.stop()
@@ -171,7 +171,7 @@ func TestExternalAccount(t *testing.T) {
 					t.Log(e.Err)
 				}
 			}
-			if _, err := run("right", nameB, key).client(ca, nameB).trusted(t.Context(), 10*time.Second); err != nil {
+			if _, err := run("right", nameB, key).client(ca, nameB).trusted(t.Context(), patience); err != nil {
 				t.Error(err)
 			}
 		})
@@ -196,17 +196,17 @@ func TestAdvice(t *testing.T) {
 			t.Run(issuer+" "+name, func(t *testing.T) {
 				t.Parallel()
 				ca := newCA(t, caConfig{Advice: true})
-				c := setup{ca: ca, names: []string{nameA}, store: tlsauto.NewMemoryStore()}
+				c := setup{ca: ca, names: []string{nameA}, store: tlsauto.NewMemoryStore(), clock: &clock{}}
 				i := managed(issuer).mustStart(t, c)
-				old, err := i.client(ca, nameA).trusted(t.Context(), 10*time.Second)
+				old, err := i.client(ca, nameA).trusted(t.Context(), patience)
 				if err != nil {
 					t.Fatal(err)
 				}
 				i.stop()
 				advise(t, ca, old)
-				c.ahead = age
+				c.clock.set(time.Now().Add(age))
 				i = managed(issuer).mustStart(t, c)
-				if _, err := i.client(ca, nameA).changes(t.Context(), old, 15*time.Second); err != nil {
+				if _, err := i.client(ca, nameA).changes(t.Context(), old, patience); err != nil {
 					t.Fatal(err)
 				}
 				if ca.got(advicePath) == 0 {
@@ -232,7 +232,7 @@ func TestSeveralAuthorities(t *testing.T) {
 		&tlsauto.ACME{Directory: directory(t, down, "a")},
 		&tlsauto.Autocert{Directory: directory(t, working, "a")},
 	}})
-	if _, err := i.client(working, nameA).trusted(t.Context(), 15*time.Second); err != nil {
+	if _, err := i.client(working, nameA).trusted(t.Context(), patience); err != nil {
 		t.Fatal(err)
 	}
 	if down.asked() == 0 {
@@ -251,7 +251,7 @@ func TestStaleNonces(t *testing.T) {
 			names := []string{"1.site.test", "2.site.test", "3.site.test", "4.site.test", "5.site.test"}
 			i := managed(issuer).mustStart(t, setup{ca: ca, names: names})
 			for _, name := range names {
-				if _, err := i.client(ca, name).trusted(t.Context(), 15*time.Second); err != nil {
+				if _, err := i.client(ca, name).trusted(t.Context(), patience); err != nil {
 					t.Error(name, err)
 				}
 			}
@@ -268,7 +268,7 @@ func TestSlowAuthority(t *testing.T) {
 	ca := newCA(t, caConfig{})
 	ca.set(slow(500 * time.Millisecond))
 	i := mustRun(t, setup{ca: ca}, tlsauto.Config{Names: []string{nameA}, AttemptTimeout: time.Minute})
-	if _, err := i.client(ca, nameA).trusted(t.Context(), 30*time.Second); err != nil {
+	if _, err := i.client(ca, nameA).trusted(t.Context(), patience); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -20,6 +20,7 @@ type client struct {
 	asName  string         // what the certificate has to be for; default: name
 	roots   *x509.CertPool // nil: any certificate will do
 	timeout time.Duration  // default 10 s
+	patient bool           // it waits for patience, whatever it is told, but for a timeout
 	clock   func() time.Time
 	adjust  func(*tls.Config)
 }
@@ -51,7 +52,7 @@ func (c client) get(ctx context.Context) (*x509.Certificate, error) {
 
 func (c client) visit(ctx context.Context, use func(net.Conn) error) (*x509.Certificate, error) {
 	if c.timeout == 0 {
-		c.timeout = 10 * time.Second
+		c.timeout = c.within(10 * time.Second)
 	}
 	if c.asName == "" {
 		c.asName = c.name
@@ -104,6 +105,18 @@ func (c client) verify(chain []*x509.Certificate) error {
 	return err
 }
 
+// patience is how long is waited for what should happen soon. On a busy machine that may take a while; what is
+// broken is never done.
+const patience = 2 * time.Minute
+
+// within is how long the client waits.
+func (c client) within(atMost time.Duration) time.Duration {
+	if c.patient {
+		return patience
+	}
+	return atMost
+}
+
 // becomes waits until a condition holds, and reports whether it came to that.
 func becomes(atMost time.Duration, holds func() bool) bool {
 	return becomesEvery(10*time.Millisecond, atMost, holds)
@@ -127,6 +140,7 @@ func (c client) trusted(ctx context.Context, atMost time.Duration) (*x509.Certif
 
 // until waits for a certificate that a client verifies and that is as wanted.
 func (c client) until(ctx context.Context, atMost time.Duration, want func(*x509.Certificate) bool) (*x509.Certificate, error) {
+	atMost = c.within(atMost)
 	ctx, cancel := context.WithTimeout(ctx, atMost)
 	defer cancel()
 	last := errors.New("no handshake came to its end")

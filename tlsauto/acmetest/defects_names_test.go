@@ -19,18 +19,23 @@ func storeHoldsUpNobody(t *testing.T, s subject) error {
 	if _, err := i.client(ca, nameA).trusted(t.Context(), 10*time.Second); err != nil {
 		return err
 	}
-	set(&store.get, takes(3*time.Second))
+	slow := newHold(t)
+	set(&store.get, slow.wait)
 	other := make(chan struct{})
 	go func() {
 		defer close(other)
-		i.client(ca, nameB).knock(t.Context())
+		b := i.client(ca, nameB)
+		b.patient = true
+		b.knock(t.Context())
 	}()
-	c := i.client(ca, nameA)
-	c.timeout = time.Second
-	var err error
-	for deadline := time.Now().Add(2 * time.Second); err == nil && time.Now().Before(deadline); {
-		_, err = c.connect(t.Context())
+	select {
+	case <-slow.arrived:
+	case <-other:
 	}
+	c := i.client(ca, nameA)
+	c.timeout = s.within(time.Second)
+	_, err := c.connect(t.Context())
+	slow.release()
 	<-other
 	return err
 }
@@ -79,9 +84,11 @@ func keepsDespitePolicy(t *testing.T, s subject) error {
 	}
 	set(&answer, func(context.Context) error { return errors.New("the database is down") })
 	_, refused := c.connect(t.Context())
-	set(&answer, takes(2*time.Second))
-	c.timeout = time.Second
+	database := newHold(t)
+	set(&answer, database.wait)
+	c.timeout = s.within(time.Second)
 	_, slow := c.connect(t.Context())
+	database.release()
 	return errors.Join(refused, slow)
 }
 
@@ -121,7 +128,9 @@ func modernHello(name string) *tls.ClientHelloInfo {
 func failsNothingFirst(t *testing.T, s subject) error {
 	ca := newCA(t, caConfig{})
 	i := s.mustStart(t, setup{ca: ca, names: []string{nameA}, policy: anyName, http01: true})
-	if _, err := i.client(ca, nameA).trusted(t.Context(), 10*time.Second); err != nil {
+	c := i.client(ca, nameA)
+	c.patient = true
+	if _, err := c.trusted(t.Context(), patience); err != nil {
 		t.Fatal(err) // each can do that
 	}
 	if n := ca.orders(); n != 1 {

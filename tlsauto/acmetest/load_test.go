@@ -38,8 +38,10 @@ func (r *loadResult) String() string {
 // pause is how often a client comes, so that several loads share two processors.
 const pause = slowness * 50 * time.Millisecond
 
-// startLoad starts n clients. Each second handshake is followed by an HTTP request.
+// startLoad starts n clients, and waits until they have seen what is served then. Each second handshake is followed
+// by an HTTP request.
 func startLoad(t *testing.T, n int, c client) *load {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &load{cancel: cancel, sum: loadResult{keys: map[string]bool{}}}
 	for i := range n {
@@ -56,6 +58,9 @@ func startLoad(t *testing.T, n int, c client) *load {
 		})
 	}
 	t.Cleanup(func() { l.stop() })
+	if !becomes(patience, func() bool { return l.handshakes() > 0 }) {
+		t.Fatal("no handshake comes to its end")
+	}
 	return l
 }
 
@@ -85,6 +90,12 @@ func (l *load) once(c client, request bool) {
 		l.sum.keys[string(leaf.RawSubjectPublicKeyInfo)] = true
 		l.sum.Keys = len(l.sum.keys)
 	}
+}
+
+func (l *load) handshakes() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.sum.OK + l.sum.Failed
 }
 
 // certificates is how many different ones were seen up to now.

@@ -3,6 +3,7 @@ package acmetest
 import (
 	"flag"
 	"os"
+	"strconv"
 	"testing"
 )
 
@@ -17,7 +18,7 @@ func TestMain(m *testing.M) {
 	given := false
 	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
 	if !given {
-		if err := flag.Set("test.parallel", "16"); err != nil {
+		if err := flag.Set("test.parallel", strconv.Itoa(16/slowness)); err != nil {
 			panic(err)
 		}
 	}

@@ -13,7 +13,7 @@ import (
 
 // managed is tlsauto with its default issuer, or with the one that does all of ACME itself.
 func managed(issuer string) subject {
-	return subject{"tlsauto with " + issuer, func(t *testing.T, s setup) (*instance, error) {
+	return subject{"tlsauto with " + issuer, true, func(t *testing.T, s setup) (*instance, error) {
 		s.complete()
 		config := tlsauto.Config{
 			Names:      s.names,
@@ -90,7 +90,7 @@ func startManager(t *testing.T, s setup, config tlsauto.Config) (*instance, erro
 	if config.AttemptTimeout == 0 {
 		config.AttemptTimeout = s.attempt
 	}
-	config.Now = func() time.Time { return time.Now().Add(s.ahead) }
+	config.WaitFirst, config.Now = s.first, s.clock.now
 	m, err := tlsauto.New(config)
 	if err != nil {
 		return nil, err
@@ -100,7 +100,7 @@ func startManager(t *testing.T, s setup, config tlsauto.Config) (*instance, erro
 		handler = m.HTTPHandler(nil)
 	}
 	i := s.serve(t, m.TLSConfig(), handler)
-	i.manager = m
+	i.manager, i.clock = m, s.clock
 	i.told = func() []tlsauto.Event {
 		mu.Lock()
 		defer mu.Unlock()

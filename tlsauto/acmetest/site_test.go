@@ -10,7 +10,6 @@ import (
 	"slices"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"golang.org/x/crypto/acme"
 )
@@ -42,7 +41,7 @@ func (s *site) serve(t *testing.T, addr *string, h http.Handler, config *tls.Con
 	l := listen(t)
 	*addr = l.Addr().String()
 	server := &http.Server{
-		Handler: h, TLSConfig: config, ReadTimeout: 10 * time.Second, ErrorLog: log.New(io.Discard, "", 0),
+		Handler: h, TLSConfig: config, ReadTimeout: patience, ErrorLog: log.New(io.Discard, "", 0),
 	}
 	done := make(chan struct{})
 	go func() {

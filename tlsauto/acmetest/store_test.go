@@ -3,7 +3,9 @@ package acmetest
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
+	"testing"
 	"time"
 
 	"github.com/bedplate/bedplate/tlsauto"
@@ -35,6 +37,29 @@ func takes(d time.Duration) fault {
 		time.Sleep(d)
 		return nil
 	}
+}
+
+// A hold has something wait, whatever the caller thinks of that, until it is released.
+type hold struct {
+	arrived  chan struct{} // has room for one
+	released chan struct{}
+	release  func() // may be called again
+}
+
+func newHold(t *testing.T) *hold {
+	h := &hold{arrived: make(chan struct{}, 1), released: make(chan struct{})}
+	h.release = sync.OnceFunc(func() { close(h.released) })
+	t.Cleanup(h.release)
+	return h
+}
+
+func (h *hold) wait(context.Context) error {
+	select {
+	case h.arrived <- struct{}{}:
+	default:
+	}
+	<-h.released
+	return nil
 }
 
 func happen(ctx context.Context, f *atomic.Pointer[fault]) error {

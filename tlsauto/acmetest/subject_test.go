@@ -15,8 +15,9 @@ import (
 
 // A subject is a way to have certificates: autocert on its own, or tlsauto with one of its issuers.
 type subject struct {
-	name  string
-	start func(t *testing.T, s setup) (*instance, error)
+	name    string
+	patient bool // it is waited for as long as it takes: only autocert is known to fail
+	start   func(t *testing.T, s setup) (*instance, error)
 }
 
 // setup is how a subject is to be set up.
@@ -32,8 +33,9 @@ type setup struct {
 	policy   func(ctx context.Context, name string) error // what names there may be besides
 	email    string
 	slow     time.Duration // how slow the clocks of clients may be
-	ahead    time.Duration // how much too late the clock of tlsauto is
-	attempt  time.Duration // the longest attempt; default 10 s
+	clock    *clock        // that of tlsauto; default: a right one
+	first    time.Duration // how long handshakes of tlsauto wait for a first certificate; default: its own
+	attempt  time.Duration // the longest attempt; default a minute
 	patience time.Duration // the pause after a failure; default 300 ms, negative: that of the subject
 }
 
@@ -45,7 +47,23 @@ type instance struct {
 
 	// Of tlsauto only.
 	manager *tlsauto.Manager
+	clock   *clock
 	told    func() []tlsauto.Event // what its operator was told
+}
+
+// within is how long to wait for something: atMost for autocert, which does not do it at all, and otherwise for
+// patience.
+func (s subject) within(atMost time.Duration) time.Duration {
+	return client{patient: s.patient}.within(atMost)
+}
+
+// living is an authority whose certificates live that long for autocert, which is to be caught out by that, and
+// otherwise for months.
+func (s subject) living(life time.Duration) caConfig {
+	if s.patient {
+		return caConfig{}
+	}
+	return caConfig{Life: life}
 }
 
 func (s subject) mustStart(t *testing.T, c setup) *instance {
@@ -59,7 +77,7 @@ func (s subject) mustStart(t *testing.T, c setup) *instance {
 
 // client is one that verifies a name against the roots of an authority.
 func (i *instance) client(ca *CA, name string) client {
-	return client{addr: i.TLS, name: name, roots: ca.Roots}
+	return client{addr: i.TLS, name: name, roots: ca.Roots, patient: i.manager != nil}
 }
 
 // wasTold reports whether the operator was told of an event of a kind.
@@ -82,8 +100,11 @@ func (s *setup) complete() {
 	if s.who == "" {
 		s.who = "a"
 	}
+	if s.clock == nil {
+		s.clock = &clock{}
+	}
 	if s.attempt == 0 {
-		s.attempt = 10 * time.Second
+		s.attempt = time.Minute
 	}
 	if s.patience == 0 {
 		s.patience = 300 * time.Millisecond
@@ -111,7 +132,7 @@ func (s *setup) serve(t *testing.T, config *tls.Config, plain http.Handler) *ins
 
 // plain is autocert as its documentation shows it.
 func plain() subject {
-	return subject{"autocert", func(t *testing.T, s setup) (*instance, error) {
+	return subject{"autocert", false, func(t *testing.T, s setup) (*instance, error) {
 		s.complete()
 		m := &autocert.Manager{
 			Prompt:     autocert.AcceptTOS,
