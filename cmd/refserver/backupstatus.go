@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"text/tabwriter"
 	"time"
 
@@ -55,23 +54,11 @@ func (conf *config) readStatus() (*status, error) {
 // statusGoodFor is the age at which a status says nothing about now any more.
 const statusGoodFor = 15 * time.Second
 
-// gone says why nobody stands behind the status, or is nil.
 func (s *status) gone(now time.Time) error {
-	age := now.Sub(s.Time)
-	switch {
-	case s.Ended:
-		return fmt.Errorf("the %s is not running: it ended at %s", s.Mode, moment(s.Time))
-	case age > statusGoodFor:
-		return fmt.Errorf("the %s is not running, or hangs: it has told nothing since %s, for %s",
-			s.Mode, moment(s.Time), age.Round(time.Second))
-	case age < -statusGoodFor:
-		return fmt.Errorf("the status of the %s is from the future, %s: one of the clocks is wrong", s.Mode, moment(s.Time))
-	}
-	return nil
+	return silent(string(s.Mode), s.Time, s.Ended, statusGoodFor, now)
 }
 
-// alarms are what somebody should look after.
-func (s *status) alarms() error {
+func (s *status) alarms(time.Time) error {
 	var errs []error
 	for _, d := range s.Databases {
 		alarm := func(what, text string) {
@@ -94,29 +81,11 @@ func (s *status) alarms() error {
 	return errors.Join(errs...)
 }
 
-type backupStatus struct {
-	where
-	JSON bool `name:"json" help:"Print everything that is known as JSON."`
-}
+type backupStatus struct{ statusCommand }
 
 func (c *backupStatus) Run(p *program) error {
-	conf, err := c.load()
-	if err != nil {
-		return err
-	}
-	s, err := conf.readStatus()
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("no server with backups has run in %s: start it with --replica-url or --backup-dir, or name its --data-dir", conf.DataDir)
-	}
-	if err != nil {
-		return err
-	}
-	if c.JSON {
-		err = printJSON(p, s)
-	} else {
-		err = s.print(p.stdout)
-	}
-	return errors.Join(err, s.gone(time.Now()), s.alarms())
+	return c.show(p, (*config).statusFile, new(status),
+		"no server with backups has run in %s: start it with --replica-url or --backup-dir, or name its --data-dir")
 }
 
 func (s *status) print(to io.Writer) error {

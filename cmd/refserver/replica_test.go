@@ -14,7 +14,7 @@ import (
 func replicatedConfig(t *testing.T) (file, data, url string) {
 	t.Helper()
 	url = "file://" + filepath.Join(t.TempDir(), "replica")
-	file, data = backedUpConfig(t, "backup: {replica: {url: '"+url+"', sync_interval: 100ms, lease_ttl: 4s, drill_interval: 0s}}\nauth: {}\n")
+	file, data = backedUpConfig(t, "backup: {replica: {url: '"+url+"', sync_interval: 100ms, lease_ttl: 10s, drill_interval: 0s}}\nauth: {}\n")
 	return file, data, url
 }
 

@@ -113,6 +113,7 @@ func (c *serveCommand) Run(p *program) error {
 	if err != nil {
 		return err
 	}
+	defer conf.outlastHangups()()
 	ctx, fence := context.WithCancelCause(p.ctx)
 	defer fence(nil)
 	b, err := conf.newBackups(logger(p.stderr, slog.LevelInfo), fence)

@@ -30,6 +30,7 @@ func (c *standbyCommand) Run(p *program) error {
 	if err != nil {
 		return err
 	}
+	defer conf.outlastHangups()()
 	log := logger(p.stderr, slog.LevelInfo)
 	ctx, fence := context.WithCancelCause(p.ctx)
 	defer fence(nil)

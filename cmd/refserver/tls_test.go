@@ -31,12 +31,7 @@ func (s standIn) ID() string { return s.id }
 // downURL is a directory where nobody answers.
 func downURL(t *testing.T) string {
 	t.Helper()
-	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return "https://" + listener.Addr().String() + "/directory"
+	return "https://127.0.0.1:" + strconv.Itoa(idlePort(t)) + "/directory"
 }
 
 // obtain stores a certificate as the server does when its authority answers.
@@ -75,7 +70,7 @@ func obtain(t *testing.T, config string) (root *x509.CertPool) {
 				return err
 			}
 		}
-		ctx, end := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, end := context.WithTimeout(t.Context(), 2*patience)
 		ended := make(chan error, 1)
 		go func() { ended <- m.Run(ctx) }()
 		until(t, "stored certificates", func() bool {
@@ -108,7 +103,7 @@ tls:
 	start := func(args ...string) *running {
 		return startHere(t, "listening", append([]string{"serve", "--listen=127.0.0.1:0", "--config", config}, args...)...)
 	}
-	s := start("--tls-require-ready=2s")
+	s := start("--tls-require-ready=1h")
 	ready := func(config *tls.Config) (int, string) {
 		t.Helper()
 		config.ServerName = "site.example"
@@ -122,6 +117,10 @@ tls:
 	if status, body := ready(anybody()); status != http.StatusServiceUnavailable || !strings.Contains(body, "waiting for certificates") || !strings.Contains(body, "self-signed") {
 		t.Errorf("at first: %d %s", status, body)
 	}
+	if err := s.end(t); err != nil {
+		t.Fatalf("%v\n%s", err, s.logs)
+	}
+	s = start("--tls-require-ready=1s")
 	until(t, "readiness", func() bool {
 		status, _ := ready(anybody())
 		return status == http.StatusOK
@@ -193,7 +192,7 @@ func TestCertificatesAreReplicated(t *testing.T) {
 	t.Parallel()
 	replica := "file://" + filepath.Join(t.TempDir(), "replica")
 	config, data := backedUpConfig(t, `
-backup: {replica: {url: '`+replica+`', sync_interval: 100ms, lease_ttl: 4s, drill_interval: 0s}}
+backup: {replica: {url: '`+replica+`', sync_interval: 100ms, lease_ttl: 10s, drill_interval: 0s}}
 tls:
   mode: acme
   acme: {domains: [site.example], agree_tos: true, directory: '`+downURL(t)+`'}

@@ -70,12 +70,17 @@ func (conf *config) checkACME(bad func(flag, format string, args ...any)) {
 			}
 		}
 	}
-	switch u, err := url.Parse(c.directoryURL()); {
-	case err != nil || u.Host == "" || u.Scheme != "https":
-		bad("acme-directory", "%q is none of letsencrypt, letsencrypt-staging and a URL of https", c.Directory)
+	switch u, err := parseDirectory(c.Directory); {
+	case err != nil:
+		bad("acme-directory", "%v", err)
 		c.Directory = ""
 	case !c.AgreeTOS:
 		bad("acme-agree-tos", "it has to be agreed to the terms of service of %s", u.Host)
+	}
+	if c.Staging != "" {
+		if err := c.checkStaging(c.Staging); err != nil {
+			bad(stagingSetting, "%v", err)
+		}
 	}
 	if (c.EABKeyID == "") != (c.EABFile == "") {
 		given := "acme-eab-kid"
@@ -106,14 +111,25 @@ const (
 	challengeHTTP    = "http-01"
 )
 
-func (c *acmeConfig) directoryURL() string {
-	switch c.Directory {
+func (c *acmeConfig) directoryURL() string { return directoryURL(c.Directory) }
+
+// directoryURL is that of a directory with a name, or itself a URL.
+func directoryURL(directory string) string {
+	switch directory {
 	case "", "letsencrypt":
 		return tlsauto.LetsEncrypt
 	case "letsencrypt-staging":
 		return tlsauto.LetsEncryptStaging
 	}
-	return c.Directory
+	return directory
+}
+
+func parseDirectory(directory string) (*url.URL, error) {
+	u, err := url.Parse(directoryURL(directory))
+	if err != nil || u.Host == "" || u.Scheme != "https" {
+		return nil, fmt.Errorf("%q is none of letsencrypt, letsencrypt-staging and a URL of https", directory)
+	}
+	return u, nil
 }
 
 // tryTLS returns the mistakes that only the files and the library know. It makes no file.

@@ -22,6 +22,11 @@ type tlsCheck struct {
 	Names     []string `arg:"" optional:"" help:"Names to try; default those of --acme-domains."`
 	HTTPPort  int      `name:"http-port" default:"80" help:"Port that an authority uses for http-01 (default ${default})."`
 	HTTPSPort int      `name:"https-port" default:"443" help:"Port that it uses for tls-alpn-01 (default ${default})."`
+
+	DryRun    bool          `name:"dry-run" help:"Order certificates from a staging directory instead, for --acme-domains or those of them that are given, and throw them away."`
+	Directory string        `placeholder:"URL" help:"With --dry-run: the staging directory (default acme.staging of the configuration file, or letsencrypt-staging if certificates are from letsencrypt)."`
+	Listen    string        `env:"BEDPLATE_LISTEN" placeholder:"ADDR" help:"With --dry-run: the address that the server listens on, where this command answers while no server does (${env}; default 127.0.0.1:4000)."`
+	Timeout   time.Duration `default:"2m" help:"With --dry-run: how long all of it may take (default ${default})."`
 }
 
 func (c *tlsCheck) Run(p *program) error {
@@ -31,6 +36,12 @@ func (c *tlsCheck) Run(p *program) error {
 	}
 	if err := c.applyTLS(conf); err != nil {
 		return err
+	}
+	if c.DryRun {
+		return c.dryRun(p, conf)
+	}
+	if c.Directory != "" {
+		return errors.New("--directory is for --dry-run: nothing is ordered without it")
 	}
 	probe := probe{
 		out: p.stdout, httpPort: c.HTTPPort, httpsPort: c.HTTPSPort, challenge: conf.TLS.ACME.Challenge,
@@ -124,12 +135,16 @@ func (p *probe) addresses(ctx context.Context, name string) ([]netip.Addr, error
 }
 
 func (p *probe) find(what string, good bool, format string, args ...any) bool {
+	printFinding(p.out, what, good, format, args...)
+	return good
+}
+
+func printFinding(to io.Writer, what string, good bool, format string, args ...any) {
 	mark := "ok"
 	if !good {
 		mark = "NO"
 	}
-	fmt.Fprintf(p.out, "    %s  %-11s  %s\n", mark, what, fmt.Sprintf(format, args...))
-	return good
+	fmt.Fprintf(to, "    %s  %-11s  %s\n", mark, what, fmt.Sprintf(format, args...))
 }
 
 // tryHTTP asks for a challenge that nobody has made.

@@ -37,6 +37,7 @@ type acmeConfig struct {
 	Names     [][]string // those of each certificate
 	Email     string
 	Directory string
+	Staging   string // directory for dry runs; "": Let's Encrypt's, if Directory is one of Let's Encrypt
 	CAFile    string
 	Profile   string
 	Challenge string // "": whatever is possible
@@ -144,6 +145,7 @@ func (r *configReader) tls(n ast.Node) {
 				"domains":       at("acme-domains", r.certificateNames(&t.ACME.Names)),
 				"email":         at("acme-email", r.text(&t.ACME.Email)),
 				"directory":     at("acme-directory", r.text(&t.ACME.Directory)),
+				"staging":       at(stagingSetting, r.text(&t.ACME.Staging)),
 				"ca_file":       at("acme-ca-file", r.path(&t.ACME.CAFile)),
 				"profile":       at("acme-profile", r.text(&t.ACME.Profile)),
 				"challenge":     at("acme-challenge", r.text(&t.ACME.Challenge)),
@@ -155,8 +157,11 @@ func (r *configReader) tls(n ast.Node) {
 	})
 }
 
-// hstsSetting has no flag.
-const hstsSetting = "hsts"
+// These have no flags.
+const (
+	hstsSetting    = "hsts"
+	stagingSetting = "acme-staging"
+)
 
 func words[T ~string](all ...T) map[string]T {
 	m := map[string]T{}

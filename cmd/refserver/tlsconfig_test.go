@@ -24,6 +24,7 @@ tls:
     domains: [example.com, [a.example.com, b.example.com]]
     email: admin@example.com
     directory: https://ca.example/dir
+    staging: https://ca.example/test/dir
     ca_file: ca.pem
     profile: shortlived
     challenge: http-01
@@ -43,7 +44,7 @@ tls:
 		ClientCA: filepath.Join(dir, "clients.pem"), ClientAuth: clientAuthOptional, RequireReady: 90 * time.Second,
 		ACME: acmeConfig{
 			Names: [][]string{{"example.com"}, {"a.example.com", "b.example.com"}}, Email: "admin@example.com",
-			Directory: "https://ca.example/dir", CAFile: filepath.Join(dir, "ca.pem"), Profile: "shortlived", Challenge: "http-01",
+			Directory: "https://ca.example/dir", Staging: "https://ca.example/test/dir", CAFile: filepath.Join(dir, "ca.pem"), Profile: "shortlived", Challenge: "http-01",
 			EABKeyID: "kid", EABFile: filepath.Join(dir, "eab"), AgreeTOS: true,
 		},
 	}
@@ -104,6 +105,14 @@ func TestTLSMistakes(t *testing.T) {
 		"everything": {
 			"tls:\n  mode: acme\n  acme:\n    domains: ['*.example.com', 'a b']\n    directory: http://ca.example\n    eab_kid: x\n    challenge: dns-01\n    ca_file: not.pem",
 			"", []string{"5: tls: \"*.example.com\" can be proved", `5: tls: `, `"a b"`, "6: tls: ", "7: tls: --acme-eab-kid and", `8: tls: "dns-01" is neither`, "9: tls: "},
+		},
+		"staging is production": {
+			"tls:\n  mode: acme\n  acme:\n    domains: [example.com]\n    agree_tos: true\n    directory: https://ca.example/dir\n    staging: https://ca.example/dir/",
+			"", []string{`8: tls: "https://ca.example/dir/" is where certificates are ordered`},
+		},
+		"staging by http": {
+			"tls:\n  mode: acme\n  acme:\n    domains: [example.com]\n    agree_tos: true\n    staging: http://ca.example/dir",
+			"", []string{`7: tls: "http://ca.example/dir" is none of`},
 		},
 		"http-01": {"", "--tls-mode=acme --acme-domains=example.com --acme-agree-tos --acme-challenge=http-01", []string{"--acme-challenge: http-01 is answered at"}},
 		"required certificates": {

@@ -110,10 +110,9 @@ func (t *tlsServer) start(ctx context.Context) {
 			t.log.Error("look after certificates", "error", err)
 		}
 	})
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
+	hangups, stop := notifyHangups()
 	t.work.Go(func() {
-		defer signal.Stop(hangups)
+		defer stop()
 		for {
 			select {
 			case <-hangups:
@@ -124,6 +123,22 @@ func (t *tlsServer) start(ctx context.Context) {
 		}
 	})
 	t.work.Go(func() { t.report(ctx) })
+}
+
+// outlastHangups keeps SIGHUP, by which operators have certificates looked at, from ending the process while nobody
+// looks after certificates: before that, after it, and in a standby without any.
+func (conf *config) outlastHangups() (stop func()) {
+	if !conf.TLS.on() {
+		return func() {}
+	}
+	_, stop = notifyHangups()
+	return stop
+}
+
+func notifyHangups() (hangups <-chan os.Signal, stop func()) {
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, syscall.SIGHUP)
+	return c, func() { signal.Stop(c) }
 }
 
 // listen sends clients of HTTP to HTTPS, and answers challenges.
@@ -162,7 +177,8 @@ func (t *tlsServer) secure(srv *http.Server) {
 	}
 	next := srv.Handler
 	srv.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/readyz" && r.Method == http.MethodGet && t.unready.Load() {
+		asks := r.Method == http.MethodGet || r.Method == http.MethodHead
+		if asks && r.URL.Path == "/readyz" && t.unready.Load() {
 			health(w, errors.New("waiting for certificates"))
 			return
 		}

@@ -10,6 +10,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -106,7 +107,7 @@ func writePEM(t *testing.T, path, kind string, der []byte) {
 // fetch makes a request on a connection of its own. The connection is that of the answer.
 func fetch(t *testing.T, url string, config *tls.Config) (status int, body string, state *tls.ConnectionState, err error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -127,7 +128,7 @@ func until(t *testing.T, what string, met func() bool) {
 	t.Helper()
 	look := time.NewTicker(20 * time.Millisecond)
 	defer look.Stop()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(patience)
 	for !met() {
 		select {
 		case <-look.C:
@@ -335,5 +336,24 @@ func TestStandbyServesFiles(t *testing.T) {
 	}
 	if err := s.end(t); err != nil {
 		t.Error(err)
+	}
+}
+
+// A standby has no certificates from an authority yet, and no use for a signal to look at them. It goes on.
+func testHangup(t *testing.T, binary string) {
+	data, replica := filepath.Join(t.TempDir(), "data"), "file://"+filepath.Join(t.TempDir(), "replica")
+	keyFile := filepath.Join(data, "secrets", "master.key")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(keyFile), 0o700), os.WriteFile(keyFile, []byte(strings.Repeat("k", 32)), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	s := start(t, binary, "standby", "--listen=127.0.0.1:0", "--data-dir", data, "--replica-url", replica,
+		"--tls-mode=acme", "--acme-domains=site.example", "--acme-agree-tos", "--acme-directory", downURL(t))
+	for _, sig := range []os.Signal{syscall.SIGHUP, syscall.SIGTERM} {
+		if err := s.cmd.Process.Signal(sig); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := <-s.ended; err != nil {
+		t.Errorf("%v\n%s", err, s.logs)
 	}
 }

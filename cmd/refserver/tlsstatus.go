@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -58,20 +57,10 @@ func (t *tlsServer) report(ctx context.Context) {
 	}
 }
 
-// gone says why nobody stands behind the status, or is nil.
 func (s *tlsStatus) gone(now time.Time) error {
-	switch age := now.Sub(s.Time); {
-	case s.Ended:
-		return fmt.Errorf("the server is not running: it ended at %s", moment(s.Time))
-	case age > tlsStatusGoodFor:
-		return fmt.Errorf("the server is not running, or hangs: it has told nothing since %s, for %s", moment(s.Time), age.Round(time.Second))
-	case age < -tlsStatusGoodFor:
-		return fmt.Errorf("the status of the server is from the future, %s: one of the clocks is wrong", moment(s.Time))
-	}
-	return nil
+	return silent("server", s.Time, s.Ended, tlsStatusGoodFor, now)
 }
 
-// alarms are what somebody should look after.
 func (s *tlsStatus) alarms(now time.Time) error {
 	var errs []error
 	for _, c := range s.Certificates {
@@ -102,31 +91,11 @@ func (s *tlsStatus) alarms(now time.Time) error {
 	return errors.Join(errs...)
 }
 
-type tlsStatusCommand struct {
-	where
-	JSON bool `name:"json" help:"Print everything that is known as JSON."`
-}
+type tlsStatusCommand struct{ statusCommand }
 
 func (c *tlsStatusCommand) Run(p *program) error {
-	conf, err := c.load()
-	if err != nil {
-		return err
-	}
-	s := new(tlsStatus)
-	err = readSmall(conf.tlsStatusFile(), s)
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("no server with HTTPS has run in %s: start it with --tls-mode, or name its --data-dir", conf.DataDir)
-	}
-	if err != nil {
-		return err
-	}
-	if c.JSON {
-		err = printJSON(p, s)
-	} else {
-		err = s.print(p.stdout)
-	}
-	now := time.Now()
-	return errors.Join(err, s.gone(now), s.alarms(now))
+	return c.show(p, (*config).tlsStatusFile, new(tlsStatus),
+		"no server with HTTPS has run in %s: start it with --tls-mode, or name its --data-dir")
 }
 
 func (s *tlsStatus) print(to io.Writer) error {
