@@ -292,6 +292,7 @@ func TestTLSStatusProblems(t *testing.T) {
 		"expiring": {of(tlsauto.CertificateStatus{State: tlsauto.Trusted, NotBefore: began, NotAfter: ends}), "", "x.example: it expires soon"},
 		"expired":  {of(tlsauto.CertificateStatus{State: tlsauto.Expired, NotBefore: began, NotAfter: began}), "", "it has expired"},
 		"fallback": {of(tlsauto.CertificateStatus{State: tlsauto.Fallback}), "", "no certificate of an authority"},
+		"standing": {of(tlsauto.CertificateStatus{State: tlsauto.Fallback, StandIns: []string{"y.example"}, StandInsNotAfter: ends}), "", "yet; until 2026-01-25T12:00:00Z stored ones stand in for y.example"},
 		"none":     {of(tlsauto.CertificateStatus{State: tlsauto.None}), "", "no certificate of an authority"},
 		"failing":  {of(tlsauto.CertificateStatus{State: tlsauto.Trusted, NotBefore: began, NotAfter: now.Add(20 * 24 * time.Hour), LastError: "dread\x1bful"}), "", `dread\x1bful`},
 		"stored":   {of(tlsauto.CertificateStatus{State: tlsauto.Trusted, NotBefore: began, NotAfter: now.Add(20 * 24 * time.Hour), NotStored: "full"}), "", "could not be stored: full"},

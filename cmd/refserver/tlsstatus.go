@@ -67,11 +67,15 @@ func (s *tlsStatus) alarms(now time.Time) error {
 		alarm := func(format string, args ...any) {
 			errs = append(errs, fmt.Errorf("alarm: %s: %s", printable(strings.Join(c.Names, " ")), fmt.Sprintf(format, args...)))
 		}
+		standIns := ""
+		if len(c.StandIns) > 0 {
+			standIns = fmt.Sprintf("; until %s stored ones stand in for %s", moment(c.StandInsNotAfter), printable(strings.Join(c.StandIns, " ")))
+		}
 		switch left := c.NotAfter.Sub(now); {
 		case c.State == tlsauto.Fallback || c.State == tlsauto.None:
-			alarm("there is no certificate of an authority yet")
+			alarm("there is no certificate of an authority yet%s", standIns)
 		case left <= 0:
-			alarm("it has expired, at %s", moment(c.NotAfter))
+			alarm("it has expired, at %s%s", moment(c.NotAfter), standIns)
 		case left < c.NotAfter.Sub(c.NotBefore)/6:
 			alarm("it expires soon, at %s", moment(c.NotAfter))
 		}
