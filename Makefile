@@ -25,7 +25,6 @@ fmt: ## list files that gofmt would change
 tidy: ## show what go mod tidy would change
 	go mod tidy -diff
 	cd tlsauto/acmetest && go mod tidy -diff
-	cd backup/storetest && go mod tidy -diff
 
 .PHONY: bench-vet
 bench-vet: ## go vet in bench/ of whatever does not pull in the peers
@@ -35,7 +34,6 @@ bench-vet: ## go vet in bench/ of whatever does not pull in the peers
 lint: .bin/golangci-lint ## golangci-lint with .golangci.yml, which includes all that go vet looks for
 	.bin/golangci-lint run
 	cd tlsauto/acmetest && "$(CURDIR)/.bin/golangci-lint" run -c "$(CURDIR)/.golangci.yml"
-	cd backup/storetest && "$(CURDIR)/.bin/golangci-lint" run -c "$(CURDIR)/.golangci.yml"
 
 # The version is pinned in tools/go.mod.
 .bin/golangci-lint: tools/go.mod tools/go.sum
@@ -73,7 +71,8 @@ test-tls: ## certificates under load: authorities that fail, several processes, 
 # The stores run inside these tests, in a module of its own for their dependencies, but for Azurite,
 # which npm installs. The tests mostly wait: so more of them at the same time than processors.
 .PHONY: test-stores
-test-stores: ## replicas and leases in gs, abs and nats against servers of these kinds
+test-stores: .bin/golangci-lint ## replicas and leases in gs, abs and nats against servers of these kinds
+	cd backup/storetest && go mod tidy -diff && "$(CURDIR)/.bin/golangci-lint" run -c "$(CURDIR)/.golangci.yml"
 	cd backup/storetest && go test -count=1 -vet=off -parallel 8 -timeout 10m ./...
 
 .PHONY: race
