@@ -151,16 +151,18 @@ func TestSlowPut(t *testing.T) {
 	f := newFake(t)
 	const timeout = 2 * time.Second
 	s := f.open(t, timeout)
+	data := pattern(64 << 20) // of which the system may hold some, which looks like progress
+	began := time.Now()
 	f.misbehave(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
-		body := r.Body
+		body, read := r.Body, 0
 		r.Body = io.NopCloser(readerFunc(func(p []byte) (int, error) {
-			<-time.After(timeout / 16)
-			return body.Read(p[:min(len(p), 1<<20)])
+			<-time.After(time.Until(began.Add(2 * timeout * time.Duration(read) / time.Duration(len(data)))))
+			n, err := body.Read(p[:min(len(p), 1<<18)])
+			read += n
+			return n, err
 		}))
 		next.ServeHTTP(w, r)
 	})
-	data := pattern(8 << 20)
-	began := time.Now()
 	err := s.Put(t.Context(), "id", bytes.NewReader(data), int64(len(data)))
 	if took := time.Since(began); err != nil || took < timeout {
 		t.Errorf("after %v: %v", took, err)
