@@ -149,14 +149,14 @@ func TestSlowPut(t *testing.T) {
 		t.Skip("takes seconds")
 	}
 	f := newFake(t)
-	const timeout = 2 * time.Second
+	const timeout = 4 * time.Second
 	s := f.open(t, timeout)
 	data := pattern(64 << 20) // of which the system may hold some, which looks like progress
 	began := time.Now()
 	f.misbehave(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 		body, read := r.Body, 0
 		r.Body = io.NopCloser(readerFunc(func(p []byte) (int, error) {
-			<-time.After(time.Until(began.Add(2 * timeout * time.Duration(read) / time.Duration(len(data)))))
+			<-time.After(time.Until(began.Add(3 * timeout / 2 * time.Duration(read) / time.Duration(len(data)))))
 			n, err := body.Read(p[:min(len(p), 1<<18)])
 			read += n
 			return n, err
