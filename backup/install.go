@@ -243,11 +243,19 @@ func (r *renames) moveBeside(path, to string) error {
 	return nil
 }
 
-// undo gives them their old names, the last one first.
+// undo gives them their old names, the last one first. What somebody else has put there meanwhile
+// stays: it is the log of his database.
 func (r renames) undo() error {
 	var errs []error
 	for _, names := range slices.Backward(r) {
-		errs = append(errs, os.Rename(names[1], names[0]))
+		_, err := os.Lstat(names[0])
+		switch {
+		case err == nil:
+			err = fmt.Errorf("%s is left as %s: %w", names[0], names[1], fs.ErrExist)
+		case errors.Is(err, fs.ErrNotExist):
+			err = os.Rename(names[1], names[0])
+		}
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

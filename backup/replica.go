@@ -119,9 +119,6 @@ func (r *Replica) setUp(ctx context.Context, path, schema string, exec Exec) err
 	if err != nil {
 		return err
 	}
-	if err := r.cfg.noteDatabase(path); err != nil {
-		return err
-	}
 	known, err := r.canary.open(ctx, r, schema, exec)
 	if err != nil {
 		return err
@@ -321,30 +318,25 @@ func (c Config) dirFor(path string) string {
 	return dir
 }
 
-// databaseFile is in Config.Dir, and has the path of the database whose state is there.
+// databaseFile is in Config.Dir, where the replicator has written the path of the database whose
+// state is there.
 const databaseFile = "database"
 
-// noteDatabase notes that Config.Dir, which exists, has the state of the database at path.
-func (c Config) noteDatabase(path string) error {
+// dirOfOther returns the path of the database whose state is in Config.Dir, if that is another one
+// than that at path. A copy that is put at path is not to change anything there. One that is not at
+// its place any more was moved to path, or is restored there.
+func (c Config) dirOfOther(path string) string {
 	if c.Dir == "" {
-		return nil // it has the name of the database
-	}
-	return os.WriteFile(filepath.Join(c.dirFor(path), databaseFile), []byte(path), 0o600)
-}
-
-// dirOfOther reports whether Config.Dir has the state of another database than that at path. A copy
-// that is put at path is not to change anything there. One that is not at its place any more was
-// moved to path, or is restored there.
-func (c Config) dirOfOther(path string) bool {
-	if c.Dir == "" {
-		return false
+		return ""
 	}
 	other, err := os.ReadFile(filepath.Join(c.dirFor(path), databaseFile))
-	if err != nil || len(other) == 0 || string(other) == path {
-		return false
+	if err != nil || string(other) == path {
+		return ""
 	}
-	there, err := hasContent(string(other))
-	return there || err != nil
+	if there, err := hasContent(string(other)); !there && err == nil {
+		return ""
+	}
+	return string(other)
 }
 
 // open opens a database file as configured, for one connection.

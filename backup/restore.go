@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -78,11 +79,11 @@ func (r *Replica) restore(ctx context.Context, path string, o RestoreOptions) (r
 		return res, errors.New("a transaction and a time are given")
 	}
 	cfg := r.cfg
-	elsewhere := r.replicatesOther(path) || cfg.dirOfOther(path)
+	other := cmp.Or(r.replicatesOther(path), cfg.dirOfOther(path))
 	switch {
-	case elsewhere && o.Lease:
-		return res, errors.New("the replica is that of another database, which is there")
-	case elsewhere:
+	case other != "" && o.Lease:
+		return res, fmt.Errorf("the replica is that of the database %s, which is there; move it away if this one takes its place", other)
+	case other != "":
 		cfg.Dir = "" // which is that of the other database
 	}
 	p, err := cfg.claim(ctx, path, o)
@@ -90,7 +91,7 @@ func (r *Replica) restore(ctx context.Context, path string, o RestoreOptions) (r
 		return res, err
 	}
 	defer p.release()
-	if elsewhere || !p.exists && !o.Lease {
+	if other != "" || !p.exists && !o.Lease {
 		return p.put(ctx, o, r.fetcher(o), ctx.Err)
 	}
 	err = r.underLease(ctx, path, false, func(ctx context.Context, sure func() error) error {
@@ -100,11 +101,15 @@ func (r *Replica) restore(ctx context.Context, path string, o RestoreOptions) (r
 	return res, err
 }
 
-// replicatesOther reports whether this Replica was started for another database.
-func (r *Replica) replicatesOther(path string) bool {
+// replicatesOther returns the path of the database for which this Replica was started, if that is
+// another one.
+func (r *Replica) replicatesOther(path string) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.started && r.path != path
+	if !r.started || r.path == path {
+		return ""
+	}
+	return r.path
 }
 
 // RestoreFile puts a copy of the database file at from, such as one of [Snapshots], at path, with
@@ -130,7 +135,7 @@ func restoreFile(ctx context.Context, cfg Config, from, path string, o RestoreOp
 	if err != nil {
 		return Restored{}, err
 	}
-	if cfg.dirOfOther(path) {
+	if cfg.dirOfOther(path) != "" {
 		cfg.Dir = ""
 	}
 	p, err := cfg.claim(ctx, path, o)

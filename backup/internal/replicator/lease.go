@@ -258,14 +258,9 @@ func (h *holder) until(s *sight) time.Time {
 // create makes a lease where there is none. Its generation is 1 at first, which others may remember
 // too if there were leases before.
 func (h *holder) create(ctx context.Context) (*litestream.Lease, error) {
-	next, err := h.next(0)
+	next, err := h.next(ctx, 0)
 	if err != nil {
 		return nil, err
-	}
-	if what, err := h.c.holds(ctx); err != nil {
-		return nil, err
-	} else if what != "" { // there were, so it is none that anybody has had
-		next = max(next, time.Now().UnixMilli())
 	}
 	if err := h.remember(nil, 1, true); err != nil {
 		return nil, err
@@ -285,7 +280,7 @@ func (h *holder) create(ctx context.Context) (*litestream.Lease, error) {
 
 // replace takes the place of a lease as it was seen. A process that held it will notice.
 func (h *holder) replace(ctx context.Context, s *sight) (*litestream.Lease, error) {
-	next, err := h.next(s.lease.Generation)
+	next, err := h.next(ctx, s.lease.Generation)
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/benbjohnson/litestream"
 	"github.com/superfly/ltx"
@@ -67,6 +68,68 @@ func TestLeaseAfterLostOne(t *testing.T) {
 	})
 }
 
+// A lease that was made where another was lost, and of which no more is known than that, is not
+// followed by one that somebody remembers either.
+func TestLeaseAfterLostOneUnfinished(t *testing.T) {
+	t.Parallel()
+	for name, trouble := range map[string]func(*leaseObject){
+		"the answer is lost":   func(o *leaseObject) { o.lease, o.lose = nil, true },
+		"its maker was killed": func(o *leaseObject) { o.set("three", 1, -time.Hour); o.age = time.Hour },
+		"it is damaged":        func(o *leaseObject) { o.damaged, o.age = true, time.Hour },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				o := &leaseObject{}
+				dir := t.TempDir()
+				for range 2 { // it remembers the second
+					_, release, err := lineOf(t, o, "one", dir).holdLease(t.Context())
+					if err != nil {
+						t.Fatal(err)
+					}
+					release()
+				}
+				o.change(func() { trouble(o) })
+				ofTwo := t.TempDir()
+				for range 2 {
+					two := lineOf(t, o, "two", ofTwo)
+					two.client = &usedReplica{}
+					_, release, err := two.holdLease(t.Context())
+					if err != nil {
+						t.Fatal(err)
+					}
+					release()
+					if _, _, err := lineOf(t, o, "one", dir).holdLease(t.Context()); codeOf(err) != wire.CodeOtherOwner {
+						t.Fatalf("it does not know that there was another: %+v, %v", o.stands(), err)
+					}
+				}
+			})
+		})
+	}
+}
+
+// Who has a lease that is deleted makes another one also while the replica cannot be listed: nobody
+// else has had one since.
+func TestLeaseDeletedFromHolder(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		o := &leaseObject{}
+		s := lineOf(t, o, "one", t.TempDir())
+		s.client = &usedReplica{}
+		lost := hold(t, s)
+		before := o.stands()
+		s.client = &usedReplica{down: errors.New("down")}
+		o.change(func() { o.lease = nil })
+		pause(t.Context(), 10*testTTL)
+		select {
+		case by := <-lost:
+			t.Errorf("lost to %q", by)
+		default:
+		}
+		if l := o.stands(); l.Owner != "one" || l.Generation <= before.Generation || l.IsExpired() {
+			t.Errorf("%+v, before that %+v", l, before)
+		}
+	})
+}
+
 // A slash more in the URL does not make a machine forget its leases.
 func TestReplicaDigest(t *testing.T) {
 	t.Parallel()
@@ -80,7 +143,12 @@ func TestReplicaDigest(t *testing.T) {
 			t.Errorf("%s is another replica than %s", url, same)
 		}
 	}
-	if replicaDigest("s3://bucket/app") == replicaDigest("s3://bucket/app/b") {
-		t.Error("two replicas are the same")
+	for url, other := range map[string]string{
+		"s3://bucket/app":   "s3://bucket/app/b",
+		"abs://one@box/app": "abs://two@box/app",
+	} {
+		if replicaDigest(url) == replicaDigest(other) {
+			t.Errorf("%s is the same replica as %s", url, other)
+		}
 	}
 }

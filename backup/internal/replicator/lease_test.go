@@ -49,6 +49,15 @@ func (o *leaseObject) set(owner string, generation int64, ttl time.Duration) *li
 	return &lease
 }
 
+// answer returns a lease that was written, unless the answer is lost.
+func (o *leaseObject) answer(lease *litestream.Lease) (*litestream.Lease, error) {
+	if o.lose {
+		o.lose = false
+		return nil, errors.New("the connection broke off")
+	}
+	return lease, nil
+}
+
 func (o *leaseObject) stands() litestream.Lease {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -93,7 +102,7 @@ func (l *testLeaser) AcquireLease(context.Context) (*litestream.Lease, error) {
 	case o.lease != nil && o.lease.Owner != "" && !o.lease.IsExpired():
 		return nil, &litestream.LeaseExistsError{Owner: o.lease.Owner}
 	}
-	return o.set(l.owner, 1, l.ttl), nil
+	return o.answer(o.set(l.owner, 1, l.ttl))
 }
 
 func (l *testLeaser) RenewLease(_ context.Context, held *litestream.Lease) (*litestream.Lease, error) {
@@ -115,12 +124,7 @@ func (l *testLeaser) replace(held *litestream.Lease, owner string, ttl time.Dura
 	case !o.naive && (o.lease == nil || o.lease.ETag != held.ETag):
 		return nil, litestream.ErrLeaseNotHeld
 	}
-	lease := o.set(owner, held.Generation, ttl)
-	if o.lose {
-		o.lose = false
-		return nil, errors.New("the connection broke off")
-	}
-	return lease, nil
+	return o.answer(o.set(owner, held.Generation, ttl))
 }
 
 const testTTL = 300 * time.Millisecond

@@ -1,6 +1,7 @@
 package replicator
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -12,6 +13,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/benbjohnson/litestream"
 
@@ -73,14 +75,29 @@ func (h *holder) displaced(s *sight) error {
 	return err
 }
 
-// next is the generation for a lease after one of another generation, 0 if that is not known: none
-// that was held with the directory, also when what told about those was deleted from the replica.
-func (h *holder) next(after int64) (int64, error) {
+// next is the generation for a lease after one of another generation, 0 if there is none or that is
+// not known: one that nobody has had, also when what told about those was deleted from the replica.
+func (h *holder) next(ctx context.Context, after int64) (int64, error) {
 	l, _, err := h.remembered()
-	if h.held != nil {
-		after = max(after, h.held.Generation)
+	if err != nil {
+		return 0, err
 	}
-	return max(after, l.Generation, l.Next) + 1, err
+	next := max(after, l.Generation, l.Next) + 1
+	if h.held != nil { // and nobody has had a later one
+		return max(next, h.held.Generation+1), nil
+	}
+	if after > 1 {
+		return next, nil
+	}
+	// The first one was perhaps made where there had been others, and its maker came no further.
+	what, err := h.c.holds(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if what != "" {
+		next = max(next, time.Now().UnixMilli())
+	}
+	return next, nil
 }
 
 // remember notes that a lease was acquired, or with intended that it may be. What a lease for a
@@ -112,6 +129,18 @@ func (h *holder) remember(before *sight, generation int64, intended bool) error 
 	return replaceFile(filepath.Join(h.c.order.Dir, lineageFile), text)
 }
 
+// databaseFile is in Order.Dir, and has the path of the database whose state is there.
+const databaseFile = "database"
+
+// noteDatabase writes it. The directory is locked.
+func noteDatabase(o wire.Order) error {
+	name := filepath.Join(o.Dir, databaseFile)
+	if text, err := os.ReadFile(name); err == nil && string(text) == o.Database {
+		return nil
+	}
+	return replaceFile(name, []byte(o.Database))
+}
+
 // replicaDigest stands for a replica, whatever the credentials, and however its URL is written: what
 // is not taken for the same replica is forgotten.
 func replicaDigest(text string) string {
@@ -119,8 +148,12 @@ func replicaDigest(text string) string {
 	if err != nil {
 		return ""
 	}
+	host := strings.ToLower(u.Host)
+	if account := u.User.Username(); account != "" { // of abs, whose containers have names of their own in each
+		host = account + "@" + host
+	}
 	endpoint := strings.TrimRight(strings.ToLower(u.Query().Get("endpoint")), "/")
-	sum := sha256.Sum256([]byte(strings.Join([]string{u.Scheme, strings.ToLower(u.Host), path.Clean("/" + u.Path), endpoint}, "\n")))
+	sum := sha256.Sum256([]byte(strings.Join([]string{u.Scheme, host, path.Clean("/" + u.Path), endpoint}, "\n")))
 	return hex.EncodeToString(sum[:16])
 }
 

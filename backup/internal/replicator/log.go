@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -115,8 +116,15 @@ func newRedactor(o wire.Order) *redactor {
 // protects nothing, and is in every other word.
 const leastSecret = 4
 
-// learn takes the values of the order's environment for secrets, and what looks like one in its
-// URL.
+// secretVariables are those of the environment in which clients find secrets.
+var secretVariables = []string{
+	"AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
+	"AZURE_CLIENT_SECRET", "LITESTREAM_AZURE_ACCOUNT_KEY", "LITESTREAM_AZURE_SAS_TOKEN",
+	"NATS_PASSWORD", "NATS_TOKEN", "SFTP_PASSWORD", "WEBDAV_PASSWORD",
+}
+
+// learn takes the values of the order's environment for secrets, those of secretVariables, and what
+// looks like one in its URL.
 func (r *redactor) learn(o wire.Order) {
 	var secrets []string
 	add := func(s string) {
@@ -131,6 +139,12 @@ func (r *redactor) learn(o wire.Order) {
 	}
 	for _, value := range o.Env {
 		add(value)
+		add(signature(value))
+	}
+	for _, name := range secretVariables {
+		value := os.Getenv(name)
+		add(value)
+		add(signature(value))
 	}
 	if u, err := url.Parse(o.URL); err == nil {
 		if password, ok := u.User.Password(); ok {
@@ -152,6 +166,16 @@ func (r *redactor) learn(o wire.Order) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.secrets = secrets
+}
+
+// signature returns the secret part of a SAS token, whose parameters the client writes in another
+// order into the URLs that are in its errors.
+func signature(token string) string {
+	parameters, err := url.ParseQuery(strings.TrimPrefix(token, "?"))
+	if err != nil {
+		return ""
+	}
+	return parameters.Get("sig")
 }
 
 // secretParameter reports whether the parameter of a URL may hold a credential.

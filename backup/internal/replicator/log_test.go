@@ -75,6 +75,25 @@ func TestLog(t *testing.T) {
 	}
 }
 
+// The client for Azure writes the parameters of its token in another order into each URL, and
+// credentials may be in the environment of the program only.
+func TestRedactToken(t *testing.T) {
+	const (
+		token = "?sv=2024-11-04&sp=rcwdl&sig=a%2Bb%2FcdEF%3D"
+		said  = `Get "http://127.0.0.1:1/box/lock.json?sig=a%2Bb%2FcdEF%3D&sp=rcwdl&sv=2024-11-04": connection refused`
+		want  = `Get "http://127.0.0.1:1/box/lock.json?sig=***&sp=rcwdl&sv=2024-11-04": connection refused`
+	)
+	order := wire.Order{Env: map[string]string{"LITESTREAM_AZURE_SAS_TOKEN": token}}
+	if got := newRedactor(order).text(said); got != want {
+		t.Error(got)
+	}
+	t.Setenv("LITESTREAM_AZURE_SAS_TOKEN", token)
+	t.Setenv("NATS_PASSWORD", "not a secret")
+	if got := newRedactor(wire.Order{}).text(said + " not a secret"); got != want+" ***" {
+		t.Error(got)
+	}
+}
+
 // A program that does not read gets what is of importance in the end.
 func TestEventPipeFull(t *testing.T) {
 	t.Parallel()

@@ -141,6 +141,9 @@ func (r *replication) prepare() (got grant, err error) {
 	if got.lock, err = r.lock(r.life); err != nil {
 		return got, err
 	}
+	if err := noteDatabase(r.order); err != nil {
+		return got, err
+	}
 	got.release = func() {}
 	if r.order.Owner != "" && r.scheme.Leaser != nil {
 		if got.lost, got.release, err = r.awaitLease(); err != nil {
