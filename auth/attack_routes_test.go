@@ -250,7 +250,7 @@ func (s *site) newVictim(t *testing.T, n int) *victim {
 }
 
 // settle waits until the worker has nothing to do.
-func (s *site) settle(t *testing.T) {
+func (s *site) settle(t testing.TB) {
 	t.Helper()
 	s.inbox.until(t, func() bool { return s.count(t, "_outbox") == 0 })
 }
