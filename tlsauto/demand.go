@@ -65,15 +65,16 @@ func (m *Manager) find(hello *tls.ClientHelloInfo) *slot {
 	return m.slotOnDemand(lookupName(hello.ServerName))
 }
 
-// known reports whether there is, or will be, a certificate for a name in its one form.
-func (m *Manager) known(name string) bool {
-	return m.table.Load().named(name) != nil || m.slotOnDemand(name) != nil
-}
-
-// accepts reports whether OnDemand has nothing against a name in its one form. That orders nothing.
-func (m *Manager) accepts(ctx context.Context, name string) bool {
-	name = demandable(name)
-	return m.cfg.OnDemand != nil && name != "" && m.decide(ctx, name, false) == ""
+// refuses returns why there will be no certificate for a name in its one form, or "": there is one, will be, or OnDemand
+// accepts it, which orders nothing.
+func (m *Manager) refuses(ctx context.Context, name string) HandshakeError {
+	if m.table.Load().named(name) != nil || m.slotOnDemand(name) != nil {
+		return ""
+	}
+	if name = demandable(name); m.cfg.OnDemand == nil || name == "" {
+		return UnknownName
+	}
+	return m.decide(ctx, name, false)
 }
 
 func (m *Manager) slotOnDemand(name string) *slot {

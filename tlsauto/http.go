@@ -19,7 +19,7 @@ import (
 // are for next. If that is nil, clients are sent to the same address at https with status 308, on
 // [Config.HTTPSPort], if the Host is a name that there is a certificate for, or will be: that is
 // configured, or that OnDemand accepts, which is asked here, too. Other hosts get 421 (Misdirected
-// Request), and unknown challenges 404.
+// Request), or 503 while OnDemand is busy with others, and unknown challenges 404.
 func (m *Manager) HTTPHandler(next http.Handler) http.Handler {
 	if m.board != nil {
 		m.board.http.Store(true)
@@ -58,8 +58,7 @@ func (h *httpHandler) answer(w http.ResponseWriter, r *http.Request, host, token
 	defer cancel()
 	value, reason := h.m.board.keyAuthorization(ctx, host, token)
 	if reason == TooMany {
-		w.Header().Set("Retry-After", "1")
-		http.Error(w, "Too many requests at the same time.", http.StatusServiceUnavailable)
+		refuseForNow(w)
 		return true
 	}
 	if value == nil {
@@ -79,7 +78,12 @@ func (h *httpHandler) answer(w http.ResponseWriter, r *http.Request, host, token
 // redirect sends a client to https. Nothing of the request decides where to but a host that is known.
 func (h *httpHandler) redirect(w http.ResponseWriter, r *http.Request, host string) {
 	w.Header().Set("Connection", "close") // there is nothing more to ask here
-	if host == "" || !h.m.known(host) && !h.m.accepts(r.Context(), host) {
+	switch h.m.refuses(r.Context(), host) {
+	case "":
+	case TooMany:
+		refuseForNow(w)
+		return
+	default:
 		http.Error(w, "This server does not have this host.", http.StatusMisdirectedRequest)
 		return
 	}
@@ -95,6 +99,12 @@ func (h *httpHandler) redirect(w http.ResponseWriter, r *http.Request, host stri
 		target.Path, target.RawPath = "/", ""
 	}
 	http.Redirect(w, r, target.String(), http.StatusPermanentRedirect)
+}
+
+// refuseForNow answers when OnDemand, or the store, is asked too much to be asked for this, too.
+func refuseForNow(w http.ResponseWriter) {
+	w.Header().Set("Retry-After", "1")
+	http.Error(w, "Too many requests at the same time.", http.StatusServiceUnavailable)
 }
 
 // hostPort is how a URL has a host and the port of https.

@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -194,6 +196,30 @@ func TestHTTPHandlerTooMany(t *testing.T) {
 	if w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") != "1" {
 		t.Errorf("%d %q", w.Code, w.Header())
 	}
+}
+
+// While OnDemand is asked for as many names as it may be, others are not told that they are not ours.
+func TestHTTPHandlerTooManyOnDemand(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		m := demandManager(t, Config{OnDemand: func(context.Context, string) error { <-release; return nil }})
+		h := m.HTTPHandler(nil)
+		var all sync.WaitGroup
+		for i := range maxDecisions {
+			all.Go(func() { do(h, "GET", fmt.Sprintf("a%d.example.org", i), "/") })
+		}
+		synctest.Wait()
+		w := do(h, "GET", "b.example.org", "/")
+		if w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") != "1" {
+			t.Errorf("%d %q", w.Code, w.Header())
+		}
+		close(release)
+		all.Wait()
+		if w := do(h, "GET", "b.example.org", "/"); w.Code != http.StatusPermanentRedirect {
+			t.Errorf("afterwards: %d", w.Code)
+		}
+	})
 }
 
 func TestHTTPHandlerWithoutStore(t *testing.T) {

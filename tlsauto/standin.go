@@ -23,13 +23,21 @@ func (m *Manager) findStandIns(ctx context.Context, mc *managed) {
 	now := m.now()
 	m.mu.Lock()
 	needed := mc.needsStandIns(now)
+	var names, again []string // those without any come first: a store that is slow leaves no time for all
+	for _, name := range mc.names {
+		if mc.standIns[name] == nil {
+			names = append(names, name)
+		} else {
+			again = append(again, name)
+		}
+	}
 	m.mu.Unlock()
 	if !needed {
 		return
 	}
 	var errs []error
 	found := map[string]bool{}
-	for _, name := range mc.names {
+	for _, name := range append(names, again...) {
 		if found[name] || ctx.Err() != nil {
 			continue
 		}
@@ -39,14 +47,14 @@ func (m *Manager) findStandIns(ctx context.Context, mc *managed) {
 			continue
 		}
 		has := certificateNames(c.tls.Leaf)
-		var names []string
+		var its []string
 		for _, n := range mc.names {
 			if !found[n] && isCovered(n, has) {
 				found[n] = true
-				names = append(names, n)
+				its = append(its, n)
 			}
 		}
-		m.standIn(mc, c, names, now)
+		m.standIn(mc, c, its, now)
 	}
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return // Run ends
@@ -120,39 +128,43 @@ func (m *Manager) standIn(mc *managed, c *certificate, names []string, now time.
 
 // endStandIns ends those that have expired, or are needed no more, and calls at with when others will. Manager.mu must be held.
 func (m *Manager) endStandIns(mc *managed, now time.Time, at func(time.Time)) {
-	ended := false
+	ended, needed := false, mc.needsStandIns(now)
 	for name, c := range mc.standIns {
-		if hasExpired(c, now) || !mc.needsStandIns(now) {
+		if hasExpired(c, now) || !needed {
 			delete(mc.standIns, name)
 			ended = true
 		} else {
 			at(c.tls.Leaf.NotAfter)
 		}
 	}
-	if ended {
-		m.installLocked()
+	if !ended {
+		return
+	}
+	m.installLocked()
+	if needed {
+		mc.lookNow() // another one may be valid for longer
 	}
 }
 
 // point writes to the store that the names of a group are in its certificate c. What is said of them there
-// already stays, unless c is new: then it is no earlier one than theirs.
+// already stays, unless c is new: then it is no earlier one than theirs, even if those cannot be read.
 func (m *Manager) point(ctx context.Context, mc *managed, c *certificate, isNew bool) error {
 	if len(mc.names) == 1 {
 		return nil
 	}
 	part := partOf(m.cfg.Store, c.issuer)
-	for _, name := range mc.names {
+	return forEach(ctx, mc.names, func(ctx context.Context, name string) error { // a store may be slow
 		key := pointerKey + certificateID([]string{name})
 		id, err := get(ctx, part, key)
-		if err != nil {
+		if err != nil && !isNew {
 			return err
 		}
 		if id != nil && (!isNew || string(id) == mc.id) {
-			continue
+			return nil
 		}
 		if err := guard(func() error { return part.Put(ctx, key, []byte(mc.id)) }); err != nil {
 			return fmt.Errorf("write %s: %w", key, err)
 		}
-	}
-	return nil
+		return nil
+	})
 }

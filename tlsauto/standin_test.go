@@ -231,6 +231,35 @@ func TestStandInExpires(t *testing.T) {
 	})
 }
 
+// When what stands in expires, another that is still valid does, and not a minute later.
+func TestStandInForTheStandIn(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		ca, store := newMint(t, 90*day), tlsauto.NewMemoryStore()
+		cfg := tlsauto.Config{Groups: [][]string{{"a.example", "b.example"}}, Issuers: []tlsauto.Issuer{ca}, Store: store}
+		obtain := func() {
+			n := start(t, cfg)
+			pass(time.Minute)
+			n.stop()
+		}
+		obtain()
+		ca.life = 2 * day
+		cfg.Names, cfg.Groups = []string{"a.example"}, nil
+		obtain()
+		orders := ca.made()
+		ca.fail = func(context.Context, int, *tlsauto.Order) error { return errors.New("no") }
+		cfg.Names, cfg.Groups = nil, [][]string{{"a.example", "c.example"}}
+		n := start(t, cfg)
+		pass(time.Second)
+		if got := n.served("a.example"); got != orders[1].serial {
+			t.Fatalf("served is %q of %v", got, orders)
+		}
+		pass(time.Until(orders[1].at.Add(2*day + time.Second)))
+		if got := n.served("a.example"); got != orders[0].serial {
+			t.Errorf("when it has expired, served is %q of %v", got, orders)
+		}
+	})
+}
+
 // A certificate that was left for another long ago, and has expired since, is no better than one that is missing.
 func TestStandInForTheExpired(t *testing.T) {
 	bubble(t, func(t *testing.T) {
@@ -449,6 +478,72 @@ func TestStandInHangs(t *testing.T) {
 		pass(20 * time.Minute)
 		if s := n.status(); s.NotStored != "" {
 			t.Errorf("in the end: %+v", s)
+		}
+	})
+}
+
+// A store that takes its time, as one that is far away, leads from all names of a large group to its certificate.
+func TestStandInsFromAfar(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		ca, store := newMint(t, 90*day), newFaultyStore()
+		var names []string
+		for i := range 99 {
+			names = append(names, fmt.Sprintf("n%d.example", i))
+		}
+		cfg := tlsauto.Config{Names: names, Issuers: []tlsauto.Issuer{ca}, Store: store}
+		n := start(t, cfg)
+		pass(time.Hour)
+		n.stop()
+		store.set(func(ctx context.Context, _, _ string) error {
+			select {
+			case <-time.After(110 * time.Millisecond):
+			case <-ctx.Done():
+			}
+			return ctx.Err()
+		})
+		var down atomic.Bool
+		down.Store(true)
+		ca.fail = func(context.Context, int, *tlsauto.Order) error {
+			if down.Load() {
+				return errors.New("no")
+			}
+			return nil
+		}
+		cfg.Names, cfg.Groups = nil, [][]string{append(names, "new.example")}
+		n = start(t, cfg)
+		pass(10 * time.Minute)
+		if got := len(n.status().StandIns); got != len(names) {
+			t.Errorf("of %d names %d have a certificate", len(names), got)
+		}
+		down.Store(false)
+		if err := n.Renew("new.example"); err != nil {
+			t.Fatal(err)
+		}
+		pass(5 * time.Minute)
+		if s := n.status(); s.State != tlsauto.Trusted || s.NotStored != "" {
+			t.Errorf("in the end: %+v", s)
+		}
+	})
+}
+
+// What cannot be read of where a name is, as after a key was lost, is written anew.
+func TestPointerUnreadable(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		ca, store := newMint(t, 90*day), newFaultyStore()
+		var written atomic.Bool
+		store.set(func(_ context.Context, op, key string) error {
+			if strings.HasSuffix(key, "+name+a.example") {
+				written.CompareAndSwap(false, op == "Put")
+				if op == "Get" && !written.Load() {
+					return errors.New("it cannot be opened")
+				}
+			}
+			return nil
+		})
+		n := start(t, tlsauto.Config{Groups: [][]string{{"a.example", "b.example"}}, Issuers: []tlsauto.Issuer{ca}, Store: store})
+		pass(time.Minute)
+		if s := n.status(); s.NotStored != "" || !written.Load() {
+			t.Errorf("%+v", s)
 		}
 	})
 }

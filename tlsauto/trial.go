@@ -29,7 +29,8 @@ type Trial struct {
 // The names are all those of a certificate in the configuration. Challenges are answered as always: by
 // [Manager.TLSConfig] and [Manager.HTTPHandler], and by other processes that share the Store of the Manager. When Try
 // returns no answer is left, even if ctx has ended. Where that Store is a [Leaser], Try waits while somebody else orders
-// the same certificate, and they wait for Try.
+// the same certificate, and they wait for Try. With another Store either may fail by the other: a name has one answer to
+// TLS-ALPN-01.
 //
 // It takes until ctx ends and a few seconds at most, and [Config.AttemptTimeout] for the order. It does not need Run.
 // The error may wrap a [*RetryAfterError].

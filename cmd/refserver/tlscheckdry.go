@@ -229,6 +229,11 @@ func (d *dryRun) try(names []string) bool {
 		printFinding(d.stdout, "certificate", false, "it was not tried: %v", d.ctx.Err())
 		return false
 	}
+	if strange := d.unanswered(names); len(strange) > 0 {
+		printFinding(d.stdout, "certificate", false, "it was not tried: the server with process ID %d was started without %s, and answers no challenge for that",
+			d.server.PID, printable(strings.Join(strange, " ")))
+		return false
+	}
 	began := time.Now()
 	for range d.attempts() {
 		trial, err := d.manager.Try(d.ctx, d.issuer, d.account, names...)
@@ -242,6 +247,17 @@ func (d *dryRun) try(names []string) bool {
 		}
 	}
 	return false
+}
+
+// unanswered lists the names that nobody answers challenges for: those which the server does not have, unless this
+// command answers, too.
+func (d *dryRun) unanswered(names []string) []string {
+	if d.server == nil || len(d.servers) > 0 {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool {
+		return slices.ContainsFunc(d.server.Certificates, func(c tlsauto.CertificateStatus) bool { return slices.Contains(c.Names, name) })
+	})
 }
 
 // attempts is how many it takes until all kinds of challenges were tried.

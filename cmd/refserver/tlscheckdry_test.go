@@ -83,6 +83,14 @@ func TestDryRunBesideServer(t *testing.T) {
 		t.Errorf("with names of one certificate:\n%s", out)
 	}
 
+	// The server answers for the names that it was started with: for others nothing is ordered.
+	orders := staging.count("/new")
+	added := append(slices.Clone(args), "--acme-domains=site.example,New.site.example", "new.site.example")
+	out, err := tryCommand(t, config, "", added...)
+	if err == nil || !strings.Contains(out, "started without new.site.example") || staging.count("/new") != orders {
+		t.Errorf("a name that the server does not know: %v\n%s", err, out)
+	}
+
 	// It is interrupted when the answer to a challenge is there: that goes, too.
 	ctx, interrupt := context.WithCancel(t.Context())
 	defer interrupt()
@@ -93,7 +101,7 @@ func TestDryRunBesideServer(t *testing.T) {
 		interrupt()
 	})
 	p := &program{ctx, strings.NewReader(""), newBuffer(), newBuffer()}
-	err := run(p, append(args, "--config", config, "site.example"))
+	err = run(p, append(args, "--config", config, "site.example"))
 	if err == nil || !strings.Contains(err.Error(), "1 of 1 certificates could not be obtained") || !strings.Contains(fmt.Sprint(p.stdout), "context canceled") {
 		t.Errorf("interrupted: %v\n%s", err, p.stdout)
 	}
