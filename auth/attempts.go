@@ -74,13 +74,8 @@ func (s *Service) admit(ctx context.Context, checks []throttle.Check) error {
 	ctx, cancel := context.WithTimeout(ctx, maxPatience)
 	defer cancel()
 	for {
-		changed := s.attempts.lineUp(checks)
-		wait, err := s.limits.Peek(ctx, checks...)
-		if err == nil && wait == 0 {
-			return nil
-		}
-		s.attempts.stepBack(checks)
-		if err != nil {
+		changed, wait, err := s.lineUp(ctx, checks)
+		if err != nil || wait == 0 {
 			return err
 		}
 		alone := slices.Clone(checks)
@@ -94,6 +89,24 @@ func (s *Service) admit(ctx context.Context, checks []throttle.Check) error {
 			return tooMany(time.Second)
 		}
 	}
+}
+
+// lineUp lets an attempt begin if the limits have room for it beside those that run. Otherwise it
+// returns for how long there would be none. One looks at a time: those who are not let in must not
+// be in each other's way, as then they would wait for each other.
+func (s *Service) lineUp(ctx context.Context, checks []throttle.Check) (changed <-chan struct{}, wait time.Duration, err error) {
+	select {
+	case s.attempts.turn <- struct{}{}:
+		defer func() { <-s.attempts.turn }()
+	case <-ctx.Done():
+		return nil, 0, tooMany(time.Second)
+	}
+	changed = s.attempts.lineUp(checks)
+	wait, err = s.limits.Peek(ctx, checks...)
+	if err != nil || wait > 0 {
+		s.attempts.stepBack(checks)
+	}
+	return changed, wait, err
 }
 
 func limited(wait time.Duration) error {
@@ -144,6 +157,8 @@ const maxWaiting = 256
 
 // attempts counts the attempts that are running, by scope and subject.
 type attempts struct {
+	turn chan struct{} // has room for who lines up
+
 	mu      sync.Mutex
 	running map[string]int
 	waiting int
@@ -151,7 +166,7 @@ type attempts struct {
 }
 
 func newAttempts() attempts {
-	return attempts{running: map[string]int{}, changed: make(chan struct{})}
+	return attempts{turn: make(chan struct{}, 1), running: map[string]int{}, changed: make(chan struct{})}
 }
 
 // lineUp counts an attempt and tells its checks how many are ahead of it. The
@@ -177,15 +192,14 @@ func (a *attempts) stepBack(checks []throttle.Check) {
 	}
 }
 
-// end ends what lineUp began for an attempt that was admitted.
+// end ends what lineUp began for an attempt that was admitted. It wakes also those who have lined up
+// and do not wait yet: if this is the last that runs, nobody else would.
 func (a *attempts) end(checks []throttle.Check) {
 	a.stepBack(checks)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.waiting > 0 {
-		close(a.changed)
-		a.changed = make(chan struct{})
-	}
+	close(a.changed)
+	a.changed = make(chan struct{})
 }
 
 // enter counts one more for a subject, unless limit are running.
